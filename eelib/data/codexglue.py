@@ -1,0 +1,72 @@
+"""CodeXGLUE's corpora: the hub's token-completion dataset, and its line-completion files."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from datasets import load_dataset
+from datasets.exceptions import DatasetNotFoundError
+
+from eelib.study.errors import InputError
+
+HUB_NAME = "google/code_x_glue_cc_code_completion_token"
+HUB_REVISION = "54bdbd7ee7e40c7f3c68ba5a5a20ab0b2d38d5b2"
+VALIDATION_EVERY = 20  # where a corpus has no validation split, every 20th training file becomes it
+_MARKERS = frozenset({"<s>", "</s>"})
+
+
+def hub_records(language: str, path: str | None = None) -> Iterator[tuple[str, str, list[str]]]:
+    """(split, id, code) of the hub's dataset at its pinned revision, or of a local copy in the same layout.
+
+    Parameters
+    ----------
+    path: folder of a local copy (`<language>/<split>-*.parquet` and the dataset's README); None asks the hub.
+    """
+    try:
+        splits = load_dataset(path or HUB_NAME, language, revision=None if path else HUB_REVISION)
+    except (OSError, ValueError, DatasetNotFoundError) as error:
+        raise InputError(
+            f"The dataset {path or HUB_NAME!r} ({language}) cannot be loaded: {str(error).splitlines()[0]} "
+            "Allowed are the hub with a network, or data.path with a local copy."
+        ) from error
+    for split, records in splits.items():
+        if missing := {"id", "code"} - set(records.column_names):
+            raise InputError(
+                f"The dataset {path or HUB_NAME!r} lacks the field {min(missing)!r} in split {split}."
+            )
+        for record in records:
+            yield split, str(record["id"]), without_markers(record["code"])
+
+
+def line_completion_records(language: str, folder: Path) -> Iterator[tuple[str, str, list[str]]]:
+    """(split, id, code) of CodeXGLUE line-completion files, `<language>_<split>.jsonl` or `.jsonl.gz`.
+
+    A file's code is its `input` and the line `gt` that follows. A line that is not JSON or lacks a field gives
+    InputError naming the file and line.
+    """
+    files = sorted(folder.glob(f"{language}_*.jsonl*"))
+    if not files:
+        raise InputError(f"The folder {folder} has no {language}_<split>.jsonl or .jsonl.gz file.")
+    for file in files:
+        split = file.name.removeprefix(f"{language}_").split(".")[0]
+        with _open_text(file) as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    record = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise InputError(f"{file.name}, line {number}: not JSON ({error.msg}).") from error
+                for field in ("id", "input", "gt"):
+                    if field not in record:
+                        raise InputError(f"{file.name}, line {number}: the field {field!r} is missing.")
+                yield split, str(record["id"]), without_markers(f"{record['input']} {record['gt']}".split())
+
+
+def _open_text(file: Path) -> TextIO:
+    return gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8")
+
+
+def without_markers(code: list[str]) -> list[str]:
+    """Tokens without `<s>` and `</s>`, which a model's own tokenizer adds as it needs them."""
+    return [token for token in code if token not in _MARKERS]

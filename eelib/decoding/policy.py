@@ -1,0 +1,77 @@
+"""The exit policy: the few tensors that remain of an agent once it is trained."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from eelib.study.errors import InputError
+
+
+@dataclass(frozen=True)
+class ExitPolicy:
+    """A multilayer perceptron with tanh between its layers and two outputs: continue, exit (Listing 4).
+
+    Attributes
+    ----------
+    weights, biases: float32 of shapes (out, in) and (out,), layer by layer; the last has two rows.
+    model: fingerprint of the model whose states it was trained on.
+    """
+
+    weights: list[Tensor]
+    biases: list[Tensor]
+    model: str
+
+    @property
+    def width(self) -> int:
+        return self.weights[0].shape[1]
+
+    def margin(self, hidden_states: Tensor) -> Tensor:
+        """Difference of the exit and continue logits for (B, D) states: shape (B,), float32."""
+        features = hidden_states.float()
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            features = torch.tanh(torch.addmm(bias, features, weight.T))
+        return features @ (self.weights[-1][1] - self.weights[-1][0]) + (
+            self.biases[-1][1] - self.biases[-1][0]
+        )
+
+    def probability(self, hidden_states: Tensor, temperature: float = 1.0) -> Tensor:
+        """`softmax(logits / temperature)[exit]` for (B, D) states: shape (B,)."""
+        return torch.sigmoid(self.margin(hidden_states) / temperature)
+
+    def save(self, folder: Path) -> None:
+        """Write `policy.safetensors` and `policy.json` into `folder`."""
+        tensors = {f"weight_{i}": weight.contiguous() for i, weight in enumerate(self.weights)}
+        tensors |= {f"bias_{i}": bias.contiguous() for i, bias in enumerate(self.biases)}
+        save_file(tensors, folder / "policy.safetensors")
+        (folder / "policy.json").write_text(
+            json.dumps({"layers": len(self.weights), "model": self.model}) + "\n"
+        )
+
+
+def load_policy(folder: Path, model: str) -> ExitPolicy:
+    """The policy saved in `folder`; one trained on the states of another model gives InputError."""
+    record = json.loads((folder / "policy.json").read_text())
+    if record["model"] != model:
+        raise InputError(
+            f"The agent in {folder} was trained on model {record['model'][:12]}, not on {model[:12]}: its states differ."
+        )
+    tensors = load_file(folder / "policy.safetensors")
+    layers = range(record["layers"])
+    return ExitPolicy(
+        [tensors[f"weight_{i}"] for i in layers], [tensors[f"bias_{i}"] for i in layers], record["model"]
+    )
+
+
+def threshold_margin(threshold: float, temperature: float) -> float:
+    """The margin that a probability above `threshold` takes: `temperature * log(T / (1 - T))`.
+
+    `sigmoid(margin / temperature) > T` becomes one comparison with a constant; T = 0 always exits and T = 1 never.
+    """
+    if threshold <= 0:
+        return -math.inf
+    return math.inf if threshold >= 1 else temperature * math.log(threshold / (1 - threshold))

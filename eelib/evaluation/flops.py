@@ -1,0 +1,189 @@
+"""FLOPs and bytes of a forward pass, from a transformers config alone: the costs that no machine's speed enters.
+
+A FLOP is one multiplication or one addition; a product of an (m, k) and a (k, n) matrix takes 2 m k n. Counted are the
+matrix products of the decoder layers and of the head, which is what `torch.utils.flop_counter` counts, so that the two agree
+to the FLOP. Not counted: norms, activations, softmax, rotary and position embeddings, biases, residual sums, the embedding
+look-up (well under 1% at the sizes of the thesis). Attention is counted for the full square of new positions by context
+positions, masked or not, as torch does.
+
+Bytes are those that have to move at least once: weight matrices, and the keys and values of the context. Activations, norms and
+biases are left out.
+
+Layers are counted 1..L, and an exit layer l means that l decoder layers ran.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from transformers import PretrainedConfig
+
+from eelib.study.errors import InputError
+
+CACHES = ("none", "propagate")
+
+
+class _Dimensions(NamedTuple):
+    hidden: int
+    layers: int
+    query: int  # width of all query heads together
+    key: int  # width of all key heads together, and of all value heads
+    mlp_parameters: int
+    vocabulary: int
+
+
+class _Pass(NamedTuple):
+    """One forward pass of a generation."""
+
+    tokens: int  # new positions
+    context: int  # positions attended to, the new ones included
+    layers: int  # decoder layers run
+    projected_layers: int  # layers of which only the key and value projections run
+    decodes: bool = True  # whether the head runs, once
+
+
+def layer_flops(config: PretrainedConfig, tokens: int, context: int) -> int:
+    """FLOPs of one decoder layer for `tokens` new positions that attend to `context` positions, themselves included."""
+    size = _dimensions(config)
+    _check_positions(tokens, context)
+    attention = 2 * (2 * tokens * context * size.query)  # scores, then the weighted sum of the values
+    return 2 * tokens * _layer_parameters(size) + attention
+
+
+def layer_bytes(config: PretrainedConfig, context: int, bytes_per_value: int = 4) -> int:
+    """Bytes that one decoder layer moves in a pass: its weight matrices, and the keys and values of `context` positions.
+
+    How many of these positions are new does not matter: they share one reading of the weights. `bytes_per_value` is
+    4 for float32, 2 for bfloat16.
+    """
+    size = _dimensions(config)
+    _check_positions(1, context)
+    return bytes_per_value * (_layer_parameters(size) + 2 * context * size.key)
+
+
+def head_flops(config: PretrainedConfig, tokens: int = 1) -> int:
+    """FLOPs of the language-model head for `tokens` positions; the final norm before it is not counted."""
+    size = _dimensions(config)
+    return 2 * tokens * size.hidden * size.vocabulary
+
+
+def head_bytes(config: PretrainedConfig, bytes_per_value: int = 4) -> int:
+    """Bytes of the head's weight matrix, read once however many positions are decoded."""
+    size = _dimensions(config)
+    return bytes_per_value * size.hidden * size.vocabulary
+
+
+def policy_flops(width: int, hidden: int, layers: int) -> int:
+    """FLOPs of one decision of the agent: an MLP from `width` features over `layers` hidden layers of `hidden` units to two
+    action logits. The value network runs in training only and is left out."""
+    if width < 1 or hidden < 1 or layers < 1:
+        raise InputError(
+            f"policy is {width} wide with {layers} layers of {hidden} units, expected numbers from 1"
+        )
+    return 2 * (width * hidden + (layers - 1) * hidden * hidden + hidden * 2)
+
+
+def generation_flops(
+    config: PretrainedConfig, prompt_length: int, exit_layers: Sequence[int], cache: str
+) -> int:
+    """FLOPs of generating one token for each of `exit_layers` after a prompt, the head once a token included.
+
+    Args:
+        config: of an OPT or Llama model.
+        prompt_length: positions of the prompt.
+        exit_layers: the exit layer of each generated token in 1..L; L everywhere is the full model.
+        cache: "none": every token runs the whole prefix (the prompt and the tokens generated so far) up to its
+            exit layer, as the thesis's uncached mode. "propagate": all of the prompt but its last token runs once at
+            full depth; every token then runs one position, that of the token before it, up to its exit layer, and the
+            layers above project the exit's hidden state to keys and values (Section 4.3.1).
+
+    Exit decisions are not included: add `policy_flops` once for every exit point visited.
+    """
+    size = _dimensions(config)
+    total = 0
+    for step in _passes(size, prompt_length, exit_layers, cache):
+        projections = step.projected_layers * 2 * step.tokens * _projection_parameters(size)
+        total += (
+            step.layers * layer_flops(config, step.tokens, step.context)
+            + projections
+            + step.decodes * head_flops(config)
+        )
+    return total
+
+
+def generation_bytes(
+    config: PretrainedConfig,
+    prompt_length: int,
+    exit_layers: Sequence[int],
+    cache: str,
+    bytes_per_value: int = 4,
+) -> int:
+    """Bytes moved by the generation that `generation_flops` counts; the weights are read once in every pass."""
+    size = _dimensions(config)
+    total = 0
+    for step in _passes(size, prompt_length, exit_layers, cache):
+        projected = _projection_parameters(size) + 2 * step.tokens * size.key
+        total += step.layers * layer_bytes(config, step.context, bytes_per_value)
+        total += step.projected_layers * bytes_per_value * projected
+        total += step.decodes * head_bytes(config, bytes_per_value)
+    return total
+
+
+def _passes(size: _Dimensions, prompt_length: int, exit_layers: Sequence[int], cache: str) -> Iterator[_Pass]:
+    if prompt_length < 1:
+        raise InputError(f"prompt_length is {prompt_length}, expected at least 1")
+    if cache not in CACHES:
+        raise InputError(f"cache is {cache!r}, expected one of {', '.join(CACHES)}")
+    if not len(exit_layers):
+        raise InputError("exit_layers is empty, expected the exit layer of at least one generated token")
+    if cache == "propagate" and prompt_length > 1:
+        yield _Pass(prompt_length - 1, prompt_length - 1, size.layers, 0, decodes=False)
+    for token, exit_layer in enumerate(exit_layers):
+        if not 1 <= exit_layer <= size.layers:
+            raise InputError(f"exit layer of token {token} is {exit_layer}, expected 1 to {size.layers}")
+        prefix = prompt_length + token
+        if cache == "none":
+            yield _Pass(prefix, prefix, exit_layer, 0)
+        else:
+            yield _Pass(1, prefix, exit_layer, size.layers - exit_layer)
+
+
+def _layer_parameters(size: _Dimensions) -> int:
+    """Entries of a layer's weight matrices: query and output, key and value, MLP."""
+    return 2 * size.hidden * size.query + _projection_parameters(size) + size.mlp_parameters
+
+
+def _projection_parameters(size: _Dimensions) -> int:
+    """Entries of a layer's key and value matrices."""
+    return 2 * size.hidden * size.key
+
+
+def _dimensions(config: PretrainedConfig) -> _Dimensions:
+    heads = config.num_attention_heads
+    if config.model_type == "llama":
+        head_width = config.head_dim
+        key_heads = config.num_key_value_heads
+        mlp_matrices, mlp_width = 3, config.intermediate_size  # gate, up, down
+    elif config.model_type == "opt":
+        if config.word_embed_proj_dim != config.hidden_size:
+            raise InputError(
+                f"word_embed_proj_dim is {config.word_embed_proj_dim}, expected hidden_size {config.hidden_size}: "
+                "projections around the decoder are not counted"
+            )
+        head_width = config.hidden_size // heads
+        key_heads = heads
+        mlp_matrices, mlp_width = 2, config.ffn_dim
+    else:
+        raise InputError(f"model_type is {config.model_type!r}, expected opt or llama")
+    return _Dimensions(
+        hidden=config.hidden_size,
+        layers=config.num_hidden_layers,
+        query=heads * head_width,
+        key=key_heads * head_width,
+        mlp_parameters=mlp_matrices * config.hidden_size * mlp_width,
+        vocabulary=config.vocab_size,
+    )
+
+
+def _check_positions(tokens: int, context: int) -> None:
+    if not 1 <= tokens <= context:
+        raise InputError(f"{tokens} new positions in a context of {context}, expected 1 <= tokens <= context")

@@ -1,0 +1,173 @@
+"""Running criteria over samples: tidy rows of predictions, and of time and energy."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from eelib.data.samples import Sample
+from eelib.decoding.batch import BatchDecoder
+from eelib.decoding.cache import CacheMode
+from eelib.decoding.criteria import ExitCriterion
+from eelib.decoding.generate import generate
+from eelib.evaluation.energy import EnergyMonitor
+from eelib.evaluation.flops import generation_flops
+from eelib.evaluation.metrics import corpus_metrics, token_accuracy
+from eelib.models.parts import ModelParts
+
+KEYS = ["criterion", "threshold", "seed", "cache"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to decode: a criterion, its name, and the threshold and agent it stands for.
+
+    `threshold` is NaN and `seed` -1 where there is none; for a fixed exit `threshold` is the layer.
+    """
+
+    criterion: str
+    rule: ExitCriterion
+    threshold: float = math.nan
+    seed: int = -1
+    cache: CacheMode = CacheMode.NONE
+
+    @property
+    def keys(self) -> dict:
+        return {
+            "criterion": self.criterion,
+            "threshold": self.threshold,
+            "seed": self.seed,
+            "cache": self.cache.value,
+        }
+
+
+def predictions(
+    parts: ModelParts,
+    tokenizer: PreTrainedTokenizerBase,
+    samples: Sequence[Sample],
+    settings: Sequence[Setting],
+    new_tokens: int,
+    batch_size: int = 64,
+) -> pd.DataFrame:
+    """Decode every sample in every setting, in batches that share their prefill.
+
+    Returns
+    -------
+    One row a sample x setting: `KEYS`, `sample`, `prompt_tokens`, `prediction` and `reference` (text), `tokens`,
+    `exit_layers` and `agrees` (lists with one entry a token; the last says whether the token is the one that the last
+    layer predicts after the same prefix), `token_accuracy`, `flops`.
+    """
+    rows = []
+    for start in range(0, len(samples), batch_size):
+        batch = samples[start : start + batch_size]
+        decoder = BatchDecoder(parts, [sample.context for sample in batch], new_tokens)
+        for setting in settings:
+            last = torch.empty(len(batch), new_tokens, dtype=torch.int64)
+
+            def keep_last(token: int, layer: int, states: Tensor, last: Tensor = last) -> None:
+                if layer == parts.total_layers:
+                    last[:, token] = parts.logits(states).argmax(-1).cpu()
+
+            # With a propagating cache a stopped row's last state is its frozen one, so agreement is only known exactly
+            # where the deeper layers really ran on.
+            observe = keep_last if setting.cache is CacheMode.NONE else None
+            generations = decoder.decode(setting.rule, setting.cache, observe)
+            for row, (sample, generation) in enumerate(zip(batch, generations, strict=True)):
+                agrees = np.array(generation.tokens) == last[row].numpy()
+                rows.append(
+                    setting.keys
+                    | {
+                        "sample": sample.id,
+                        "prompt_tokens": len(sample.context),
+                        "prediction": tokenizer.decode(generation.tokens).strip(),
+                        "reference": tokenizer.decode(sample.reference).strip(),
+                        "tokens": generation.tokens,
+                        "exit_layers": generation.exit_layers,
+                        "agrees": agrees.tolist() if observe else [],
+                        "token_accuracy": token_accuracy(generation.tokens, sample.reference),
+                        "flops": generation_flops(
+                            parts.model.config,
+                            len(sample.context),
+                            generation.exit_layers,
+                            setting.cache.value,
+                        ),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def timings(
+    parts: ModelParts,
+    samples: Sequence[Sample],
+    settings: Sequence[Setting],
+    new_tokens: int,
+    repeats: int,
+    monitor: EnergyMonitor,
+) -> pd.DataFrame:
+    """Time and energy of decoding one prompt at a time, settings interleaved so that drift hits all alike.
+
+    Returns
+    -------
+    One row a repeat x sample x setting: `KEYS`, `repeat`, `sample`, `tokens`, `seconds`, `joules` (NaN when not
+    measured), `energy_source`. A first, unrecorded pass warms up.
+    """
+    for setting in settings:
+        generate(parts, samples[0].context, new_tokens, setting.rule, setting.cache)
+    rows = []
+    for repeat in range(repeats):
+        for sample in samples:
+            for setting in settings:
+                with monitor.measure() as measured:
+                    generate(parts, sample.context, new_tokens, setting.rule, setting.cache)
+                rows.append(
+                    setting.keys
+                    | {
+                        "repeat": repeat,
+                        "sample": sample.id,
+                        "tokens": new_tokens,
+                        "seconds": measured.seconds,
+                        "joules": measured.joules,
+                        "energy_source": measured.source,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def summarise(rows: pd.DataFrame, language: str, by: Sequence[str] = KEYS) -> pd.DataFrame:
+    """Corpus-level metrics of `predictions` rows, one row a group of `by`.
+
+    Adds the metrics of `corpus_metrics`, `token_accuracy`, `mean_layers`, `agreement` (NaN where unknown), `flops` (mean a
+    sample) and `samples`.
+    """
+    table = []
+    for values, group in rows.groupby(list(by), dropna=False, sort=False):
+        agrees = np.concatenate(group["agrees"].to_numpy())
+        table.append(
+            dict(zip(by, values, strict=True))
+            | corpus_metrics(group["prediction"].tolist(), group["reference"].tolist(), language)
+            | {
+                "token_accuracy": group["token_accuracy"].mean(),
+                "mean_layers": np.concatenate(group["exit_layers"].to_numpy()).mean(),
+                "agreement": agrees.mean() if len(agrees) else math.nan,
+                "flops": group["flops"].mean(),
+            }
+        )
+    return pd.DataFrame(table)
+
+
+def summarise_timings(rows: pd.DataFrame, by: Sequence[str] = KEYS) -> pd.DataFrame:
+    """Median over repeats, then sums over samples: `seconds`, `joules`, and `throughput` (all tokens over all time)."""
+    per_sample = rows.groupby([*by, "sample"], dropna=False, sort=False)[
+        ["seconds", "joules", "tokens"]
+    ].median()
+    # A sum over unmeasured energies is unmeasured, not zero.
+    table = per_sample.groupby(list(by), dropna=False, sort=False).agg(
+        lambda column: column.sum(skipna=False)
+    )
+    table["throughput"] = table["tokens"] / table["seconds"]
+    return table.drop(columns="tokens").reset_index()

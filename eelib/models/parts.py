@@ -1,0 +1,170 @@
+"""Taking a decoder-only model apart: embeddings, layers, final norm, head, and each layer's key and value projections.
+
+The only place that knows how OPT differs from Llama. Everything is the model's own modules, used as they are; nothing is
+copied and no modelling file is forked.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.models.llama.modeling_llama import rotate_half
+
+from eelib.models.exits import exit_points
+from eelib.study.errors import InputError
+
+
+class LayerCache(Protocol):
+    """What a decoder layer asks of a key-value cache."""
+
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """Append (B, H, T, D) keys and values of a layer (counted from 0); return all of that layer's."""
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Positions of the tokens being run, in the form this architecture's layers take them."""
+
+    ids: Tensor  # (B, T) int64
+    layer_arguments: dict[str, Any]  # passed to every layer
+
+
+@dataclass(frozen=True, eq=False)
+class ModelParts:
+    """A decoder-only model in pieces. Layers are counted 1..L.
+
+    Attributes
+    ----------
+    model: the whole model (kept in evaluation mode by whoever decodes with it).
+    layers: its L decoder layers.
+    exit_points: layers at which it may stop.
+    """
+
+    model: PreTrainedModel
+    layers: nn.ModuleList
+    exit_points: list[int]
+    max_positions: int
+    _embed: Callable[[Tensor, Tensor], Tensor]
+    _norm: Callable[[Tensor], Tensor]
+    _input_norm: Callable[[nn.Module], nn.Module]
+    _rotary: nn.Module | None
+
+    @property
+    def total_layers(self) -> int:
+        return len(self.layers)
+
+    @property
+    def width(self) -> int:
+        return self.model.config.hidden_size
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def embed(self, input_ids: Tensor, positions: Positions) -> Tensor:
+        """(B, T) token ids -> (B, T, D) hidden states before the first layer."""
+        return self._embed(input_ids, positions.ids)
+
+    def positions(self, ids: Tensor) -> Positions:
+        """Positions (B, T), with what the layers need of them (for Llama the rotary cosines and sines)."""
+        if self._rotary is None:
+            return Positions(ids, {})
+        cos_sin = self._rotary(self.model.get_input_embeddings().weight, position_ids=ids)
+        return Positions(ids, {"position_embeddings": cos_sin})
+
+    def run_layer(
+        self,
+        layer: int,
+        hidden_states: Tensor,
+        positions: Positions,
+        cache: LayerCache | None,
+        mask: Tensor | None,
+    ) -> Tensor:
+        """Run decoder layer `layer` (1..L) on (B, T, D) hidden states.
+
+        `mask` is boolean (B or 1, 1, T, keys), True where attention is allowed; None means plain causal attention over
+        the T tokens themselves.
+        """
+        return self.layers[layer - 1](
+            hidden_states,
+            attention_mask=mask,
+            past_key_values=cache,
+            position_ids=positions.ids,
+            **positions.layer_arguments,
+        )
+
+    def project_keys_values(
+        self, layer: int, hidden_states: Tensor, positions: Positions
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, H, T, D/H) that layer `layer` would cache for the given input states (Section 4.3.1)."""
+        module = self.layers[layer - 1]
+        attention = module.self_attn
+        normed = self._input_norm(module)(hidden_states)
+        batch, tokens, _ = normed.shape
+        keys = attention.k_proj(normed).view(batch, tokens, -1, attention.head_dim).transpose(1, 2)
+        values = attention.v_proj(normed).view(batch, tokens, -1, attention.head_dim).transpose(1, 2)
+        if self._rotary is not None:
+            cos, sin = (part.unsqueeze(1) for part in positions.layer_arguments["position_embeddings"])
+            keys = keys * cos + rotate_half(keys) * sin
+        return keys, values
+
+    def logits(self, hidden_states: Tensor) -> Tensor:
+        """(..., D) states of any layer -> (..., V) logits: `lm_head(final_norm(h))`, the model's own norm and head."""
+        return self.model.lm_head(self._norm(hidden_states))
+
+    def hidden_states(self, input_ids: Tensor) -> list[Tensor]:
+        """States after each layer 1..L for (B, T) ids without padding: L tensors (B, T, D), none of them normed."""
+        positions = self.positions(
+            torch.arange(input_ids.shape[1], device=input_ids.device).expand(input_ids.shape)
+        )
+        hidden = self.embed(input_ids, positions)
+        states = []
+        for layer in range(1, self.total_layers + 1):
+            hidden = self.run_layer(layer, hidden, positions, cache=None, mask=None)
+            states.append(hidden)
+        return states
+
+
+def take_apart(model: PreTrainedModel) -> ModelParts:
+    """Parts of an OPT or Llama model; another architecture, or too few layers for any exit, gives InputError."""
+    kind = model.config.model_type
+    if kind == "llama":
+        decoder = model.model
+        embed, norm, rotary = (lambda ids, _: decoder.embed_tokens(ids)), decoder.norm, decoder.rotary_emb
+
+        def input_norm(layer: nn.Module) -> nn.Module:
+            return layer.input_layernorm
+
+    elif kind == "opt" and model.config.do_layer_norm_before:
+        decoder, rotary = model.model.decoder, None
+
+        def embed(ids: Tensor, positions: Tensor) -> Tensor:
+            tokens = decoder.embed_tokens(ids)
+            tokens = tokens if decoder.project_in is None else decoder.project_in(tokens)
+            # The attention mask only serves to count positions, which are given here.
+            return tokens + decoder.embed_positions(None, position_ids=positions)
+
+        def norm(hidden: Tensor) -> Tensor:
+            hidden = decoder.final_layer_norm(hidden)
+            return hidden if decoder.project_out is None else decoder.project_out(hidden)
+
+        def input_norm(layer: nn.Module) -> nn.Module:
+            return layer.self_attn_layer_norm
+
+    else:
+        raise InputError(
+            f"The model type {kind!r} cannot be taken apart: allowed are 'llama' and pre-norm 'opt'."
+        )
+    return ModelParts(
+        model=model,
+        layers=decoder.layers,
+        exit_points=exit_points(len(decoder.layers)),
+        max_positions=model.config.max_position_embeddings,
+        _embed=embed,
+        _norm=norm,
+        _input_norm=input_norm,
+        _rotary=rotary,
+    )

@@ -1,0 +1,55 @@
+"""The byte-pair tokenizer of the pico models, trained on tokenised code."""
+
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from eelib.data.lexing import EOL
+
+VOCABULARY_SIZE = 4096
+BOS, END, PAD, UNKNOWN = "<s>", "</s>", "<pad>", "<unk>"
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary_size: int = VOCABULARY_SIZE) -> PreTrainedTokenizerFast:
+    """A byte-level BPE over whole code tokens.
+
+    Code tokens are the pre-tokens (text is split at spaces only), so that a frequent one such as `'<STR_LIT>'` or
+    `<EOL>` is a single entry. Every encoded text starts with `<s>`, as the models' prompts do.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Prepend(" ")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(" ", behavior="merged_with_next"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary_size,
+            special_tokens=[BOS, END, PAD, UNKNOWN],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            max_token_length=24,
+            show_progress=False,
+        ),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=END,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def is_single_token(tokenizer: PreTrainedTokenizerFast, code_token: str = EOL) -> bool:
+    """Whether a code token is one entry of the vocabulary."""
+    return len(tokenizer(code_token, add_special_tokens=False).input_ids) == 1

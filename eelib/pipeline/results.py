@@ -1,0 +1,307 @@
+"""Stages of notebooks 05, 06 and 07: evaluation over thresholds, the agent's overhead, key-value caching."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from eelib.data.samples import Sample, evaluation_samples
+from eelib.decoding.cache import CacheMode
+from eelib.decoding.criteria import Agent, FullDepth, Scripted
+from eelib.decoding.generate import generate
+from eelib.evaluation.energy import EnergyMonitor
+from eelib.evaluation.sweep import Setting, predictions, summarise, summarise_timings, timings
+from eelib.models.loading import fingerprint
+from eelib.models.parts import ModelParts
+from eelib.pipeline.agents import agent, agents, policy_of
+from eelib.pipeline.corpora import corpus, files_of
+from eelib.pipeline.models import fine_tuned, load_kind
+from eelib.pipeline.study import Study
+from eelib.study.stages import Artifact, Stage
+
+WATT_HOUR = 3600.0  # joules
+
+
+def agent_settings(
+    study: Study, model: str, language: str, seeds: list[int], cache: CacheMode = CacheMode.NONE
+) -> list[Setting]:
+    """The agent at every threshold of the profile."""
+    evaluation = study.profile.evaluation
+    return [
+        Setting("agent", Agent(policy, threshold, evaluation.temperature), threshold, seed, cache)
+        for seed in seeds
+        for policy in [policy_of(study, model, language, seed)]
+        for threshold in evaluation.thresholds
+    ]
+
+
+def _samples(study: Study, language: str, tokenizer, fraction: float) -> tuple[list[Sample], int]:
+    tests = files_of(corpus(study, language), "test")
+    return evaluation_samples(
+        tests, tokenizer, fraction, study.profile.evaluation.samples, study.profile.context
+    )
+
+
+def evaluation(study: Study, model: str, language: str, fraction: float) -> Artifact:
+    """Predictions of the base model, the full fine-tuned one, and every agent at every threshold: `predictions.parquet`.
+
+    `timings.parquet` times the same settings (the first agent's) on a subset, one prompt at a time, and the full model
+    with its key-value cache beside them.
+    """
+    trained = agents(study, model, language)
+    config = study.profile.evaluation
+    stage = Stage(
+        f"evaluation/{model}-{language}-{fraction}",
+        layer="evaluation",
+        config={
+            "fraction": fraction,
+            "base": fingerprint(model),
+            "dtype": study.profile.dtype,
+            "thresholds": config.thresholds,
+            "temperature": config.temperature,
+            "samples": config.samples,
+            "timing_samples": config.timing_samples,
+            "timing_repeats": config.timing_repeats,
+        }
+        | study.profile.section("context"),
+        inputs=(corpus(study, language), fine_tuned(study, model, language), *[item for _, item in trained]),
+    )
+
+    def evaluate(folder: Path) -> None:
+        new_tokens = study.profile.context.new_tokens
+        rows, timed = [], []
+        for kind in ("base", "aggregated"):
+            parts, tokenizer = load_kind(study, model, language, kind)
+            samples, _ = _samples(study, language, tokenizer, fraction)
+            settings = [Setting("full", FullDepth())]
+            timed_settings = [*settings, Setting("full", FullDepth(), cache=CacheMode.PROPAGATE)]
+            if kind == "aggregated":
+                settings += agent_settings(study, model, language, [seed for seed, _ in trained])
+                timed_settings += [setting for setting in settings if setting.seed == 0]
+            found = predictions(parts, tokenizer, samples, settings, new_tokens)
+            rows.append(found.assign(kind=kind))
+            subset = samples[: config.timing_samples]
+            costs = timings(parts, subset, timed_settings, new_tokens, config.timing_repeats, EnergyMonitor())
+            timed.append(costs.assign(kind=kind))
+        pd.concat(rows).to_parquet(folder / "predictions.parquet", index=False)
+        pd.concat(timed).to_parquet(folder / "timings.parquet", index=False)
+
+    return study.stage(stage, "05", evaluate)
+
+
+KEYS = ["kind", "criterion", "threshold", "seed", "cache"]
+
+
+def evaluation_frame(study: Study, model: str, language: str, fraction: float) -> pd.DataFrame:
+    """One row a setting of one model, corpus and context: `label`, metrics, `mean_layers`, `agreement`, costs.
+
+    `label` is "base", "full", "full_cached" (time only differs) or the threshold. Metrics of a threshold are means over
+    agents, with `<metric>_spread`, their standard deviation, beside ROUGE-L and mean layers; time and energy are of the
+    first agent, over the timed subset. `energy_wh` is NaN where not measured.
+    """
+    artifact = evaluation(study, model, language, fraction)
+    rows = pd.read_parquet(artifact.path / "predictions.parquet")
+    metrics = summarise(rows, language, KEYS)
+    groups = metrics.groupby(["kind", "criterion", "threshold"], dropna=False, sort=False)
+    means = groups.mean(numeric_only=True).drop(columns="seed")
+    for column in ("rouge_l", "mean_layers", "agreement"):
+        means[f"{column}_spread"] = groups[column].std()
+    means = means.reset_index()
+    costs = summarise_timings(pd.read_parquet(artifact.path / "timings.parquet"), KEYS)
+    means["cache"] = "none"
+    cached = means[(means["kind"] == "aggregated") & (means["criterion"] == "full")].assign(cache="propagate")
+    frame = pd.concat([means, cached], ignore_index=True).merge(
+        costs.drop(columns="seed"), on=["kind", "criterion", "threshold", "cache"], how="left"
+    )
+    frame["energy_wh"] = frame["joules"] / WATT_HOUR
+    frame["label"] = [_label(row) for row in frame.itertuples()]
+    frame = frame.rename(columns={"seconds": "time_s"})
+    return frame.assign(model=model, language=language, context_fraction=fraction)
+
+
+def _label(row) -> str:
+    if row.criterion == "agent":
+        return f"{row.threshold:g}"
+    if row.kind == "base":
+        return "base"
+    return "full" if row.cache == "none" else "full_cached"
+
+
+def overhead(study: Study, model: str, language: str, fraction: float) -> Artifact:
+    """The agent's share of time and energy: `overhead.parquet` (Figure 6.12).
+
+    Each prompt is decoded by the agent, and again along the same exits without it (a scripted trace), interleaved. The
+    difference is what its decisions cost, end to end. `full` is the full model on the same prompts. All uncached.
+    """
+    config = study.profile.evaluation
+    first = agent(study, model, language, 0)
+    stage = Stage(
+        f"overhead/{model}-{language}-{fraction}",
+        layer="evaluation",
+        config={
+            "fraction": fraction,
+            "dtype": study.profile.dtype,
+            "thresholds": config.thresholds,
+            "temperature": config.temperature,
+            "samples": config.timing_samples,
+            "repeats": config.timing_repeats,
+        }
+        | study.profile.section("context"),
+        inputs=(corpus(study, language), fine_tuned(study, model, language), first),
+    )
+
+    def measure(folder: Path) -> None:
+        parts, tokenizer = load_kind(study, model, language, "aggregated")
+        samples, _ = _samples(study, language, tokenizer, fraction)
+        new_tokens, monitor = study.profile.context.new_tokens, EnergyMonitor()
+        frames = []
+        for sample in samples[: config.timing_samples]:
+            settings = [Setting("full", FullDepth())]
+            for setting in agent_settings(study, model, language, [0]):
+                trace = generate(parts, sample.context, new_tokens, setting.rule).exit_layers
+                settings += [setting, Setting("scripted", Scripted([trace]), setting.threshold)]
+            frames.append(timings(parts, [sample], settings, new_tokens, config.timing_repeats, monitor))
+        pd.concat(frames).to_parquet(folder / "overhead.parquet", index=False)
+
+    return study.stage(stage, "06", measure)
+
+
+def overhead_frame(study: Study, model: str, language: str, fraction: float) -> pd.DataFrame:
+    """`threshold`, and the agent's cost as shares of the full model's and of the early-exit model's time and energy."""
+    rows = pd.read_parquet(overhead(study, model, language, fraction).path / "overhead.parquet")
+    costs = summarise_timings(rows, ["criterion", "threshold"]).set_index(["criterion", "threshold"])
+    full = costs.loc["full"].iloc[0]
+    table = []
+    for threshold in study.profile.evaluation.thresholds:
+        with_agent, without = costs.loc[("agent", threshold)], costs.loc[("scripted", threshold)]
+        entry = {"threshold": threshold}
+        for column, name in (("seconds", "time"), ("joules", "energy")):
+            difference = with_agent[column] - without[column]
+            entry[f"of_full_{name}"] = difference / full[column]
+            entry[f"of_exit_{name}"] = difference / with_agent[column]
+        table.append(entry)
+    return pd.DataFrame(table).assign(model=model, language=language, context_fraction=fraction)
+
+
+def decision_cost(study: Study, model: str, language: str) -> Artifact:
+    """Time and energy of one decision on random states, for three kinds of criterion: `decisions.parquet` (Figure 6.13)."""
+    first, tuned = agent(study, model, language, 0), fine_tuned(study, model, language)
+    count = study.profile.evaluation.decisions
+    stage = Stage(
+        f"decision_cost/{model}-{language}",
+        layer="evaluation",
+        config={"decisions": count, "dtype": study.profile.dtype},
+        inputs=(tuned, first),
+    )
+
+    def measure(folder: Path) -> None:
+        parts, _ = load_kind(study, model, language, "aggregated")
+        methods = decision_methods(parts, study, model, language)
+        chunk, monitor = 500, EnergyMonitor()
+        totals = {name: [0.0, 0.0] for name in methods}
+        generator = torch.Generator().manual_seed(0)
+        with torch.inference_mode():
+            for _ in range(count // chunk):
+                states = torch.randn(chunk, 1, parts.width, generator=generator).to(parts.device, study.dtype)
+                for name, decide in methods.items():
+                    with monitor.measure() as measured:
+                        for state in states:
+                            decide(state)
+                    totals[name][0] += measured.seconds
+                    totals[name][1] += measured.joules
+        decided = count // chunk * chunk
+        table = [
+            {"method": name, "microseconds": 1e6 * seconds / decided, "joules": joules / decided}
+            for name, (seconds, joules) in totals.items()
+        ]
+        pd.DataFrame(table).to_parquet(folder / "decisions.parquet", index=False)
+
+    return study.stage(stage, "06", measure)
+
+
+def decision_methods(
+    parts: ModelParts, study: Study, model: str, language: str
+) -> dict[str, Callable[[Tensor], bool]]:
+    """How long a decision takes is measured as the decoder takes it: on one (1, D) state, up to a Python bool."""
+    policy = policy_of(study, model, language, 0)
+    classifier = nn.Linear(parts.width, 2).to(parts.device, study.dtype)
+
+    return {
+        "agent": lambda state: bool(policy.margin(state) > 1.0),
+        "agent with softmax": lambda state: bool(policy.probability(state) > 0.9),
+        "linear classifier": lambda state: bool(classifier(state).softmax(-1)[0, 1] > 0.9),
+        "norm + head + softmax": lambda state: bool(parts.logits(state).softmax(-1).amax() > 0.9),
+    }
+
+
+def cached_evaluation(study: Study, model: str, language: str, fraction: float) -> Artifact:
+    """The first agent with key-value propagation: `predictions.parquet`, `timings.parquet` (Figures 6.14, 6.15)."""
+    config = study.profile.evaluation
+    first = agent(study, model, language, 0)
+    stage = Stage(
+        f"cached/{model}-{language}-{fraction}",
+        layer="evaluation",
+        config={
+            "fraction": fraction,
+            "dtype": study.profile.dtype,
+            "thresholds": config.thresholds,
+            "temperature": config.temperature,
+            "samples": config.samples,
+            "timing_samples": config.timing_samples,
+            "timing_repeats": config.timing_repeats,
+        }
+        | study.profile.section("context"),
+        inputs=(corpus(study, language), fine_tuned(study, model, language), first),
+    )
+
+    def evaluate(folder: Path) -> None:
+        parts, tokenizer = load_kind(study, model, language, "aggregated")
+        samples, _ = _samples(study, language, tokenizer, fraction)
+        new_tokens = study.profile.context.new_tokens
+        settings = [
+            Setting("full", FullDepth(), cache=CacheMode.PROPAGATE),
+            *agent_settings(study, model, language, [0], CacheMode.PROPAGATE),
+        ]
+        exact = [Setting("full", FullDepth()), *agent_settings(study, model, language, [0])]
+        rows = predictions(parts, tokenizer, samples, [*settings, *exact], new_tokens)
+        rows.to_parquet(folder / "predictions.parquet", index=False)
+        subset = samples[: config.timing_samples]
+        timed = timings(parts, subset, settings, new_tokens, config.timing_repeats, EnergyMonitor())
+        timed.to_parquet(folder / "timings.parquet", index=False)
+
+    return study.stage(stage, "07", evaluate)
+
+
+def cached_frame(study: Study, model: str, language: str, fraction: float) -> pd.DataFrame:
+    """One row a threshold and cache: metrics, `skipped` (share of layers), `changed` (share of tokens that differ from
+    the uncached decoder's), and `time_s` of the timed subset where it was measured."""
+    artifact = cached_evaluation(study, model, language, fraction)
+    rows = pd.read_parquet(artifact.path / "predictions.parquet")
+    layers = rows.loc[rows["criterion"] == "full", "exit_layers"].iloc[0][0]
+    frame = summarise(rows, language, ["criterion", "threshold", "cache"])
+    frame["skipped"] = 1 - frame["mean_layers"] / layers
+    frame["changed"] = [
+        _changed(rows, row.criterion, row.threshold) if row.cache != "none" else 0.0
+        for row in frame.itertuples()
+    ]
+    costs = summarise_timings(
+        pd.read_parquet(artifact.path / "timings.parquet"), ["criterion", "threshold", "cache"]
+    )
+    frame = frame.merge(costs, on=["criterion", "threshold", "cache"], how="left")
+    frame["label"] = ["full" if math.isnan(value) else f"{value:g}" for value in frame["threshold"]]
+    frame = frame.rename(columns={"seconds": "time_s"})
+    return frame.assign(model=model, language=language, context_fraction=fraction)
+
+
+def _changed(rows: pd.DataFrame, criterion: str, threshold: float) -> float:
+    """Share of tokens that propagation changes, position by position over the same samples."""
+    same_threshold = rows["threshold"].isna() if math.isnan(threshold) else rows["threshold"] == threshold
+    chosen = rows[(rows["criterion"] == criterion) & same_threshold]
+    cached, exact = (
+        chosen[chosen["cache"] == cache].set_index("sample")["tokens"] for cache in ("propagate", "none")
+    )
+    pairs = [(a, b) for name in exact.index for a, b in zip(cached[name], exact[name], strict=True)]
+    return sum(a != b for a, b in pairs) / len(pairs)

@@ -1,0 +1,216 @@
+"""Figures 6.2 to 6.4, 6.12 and 6.13: how the agent learns, where it exits, and what its decisions cost."""
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from eelib.report import figures as style
+from eelib.report.figures import (
+    LANGUAGES,
+    curve,
+    entries_of,
+    finished,
+    label,
+    layer_axis,
+    legend,
+    model_colours,
+    need,
+    new_figure,
+    note,
+    outside_legend,
+)
+from eelib.study.errors import InputError
+
+EPISODES_AVERAGED = 50  # the thesis's moving average
+
+
+def reward_curves(frame: pd.DataFrame) -> Figure:
+    """Fig. 6.2: mean reward a step over the episodes of PPO, moving average over 50; a row a model.
+
+    The line is the mean over seeds and the band goes from the smallest to the largest. Curves end with the
+    shortest training, since seeds meet different numbers of episodes in the same number of steps; a training
+    of less than 50 episodes is averaged over as many as it has, and the legend says over how many.
+
+    Args:
+        frame: one row an episode: `model`, `language`, `seed`, `episode` (in order), `reward` (mean a step).
+    """
+    need(frame, ["model", "language", "seed", "episode", "reward"], "The reward curves")
+    models, languages = sorted(frame["model"].unique()), sorted(frame["language"].unique())
+    colours = model_colours(models)
+    figure, axes = new_figure(len(models), len(languages), (4.2, 2.4))
+    for row, model in enumerate(models):
+        for column, language in enumerate(languages):
+            ax = axes[row, column]
+            rows = frame[(frame["model"] == model) & (frame["language"] == language)].sort_values("episode")
+            label(ax, f"{model}, {LANGUAGES[language]}", "episode", "mean reward a step")
+            if rows.empty:
+                note(ax, "no data")
+                continue
+            trainings = [run["reward"].to_numpy(float) for _, run in rows.groupby("seed")]
+            length = min(map(len, trainings))
+            window = min(EPISODES_AVERAGED, length)
+            kernel = np.full(window, 1 / window)
+            smooth = np.stack([np.convolve(run[:length], kernel, mode="valid") for run in trainings])
+            episodes = np.arange(window, length + 1)
+            ax.fill_between(
+                episodes, smooth.min(0), smooth.max(0), color=colours[model], alpha=0.25, linewidth=0
+            )
+            text = f"mean of {len(trainings)} seeds, band: range" if len(trainings) > 1 else "1 seed"
+            curve(
+                ax,
+                episodes,
+                smooth.mean(0),
+                colours[model],
+                f"{text}\n(average of {window} episodes)",
+                marker="",
+            )
+            ax.xaxis.set_major_formatter("{x:,.0f}")
+            ax.locator_params(axis="x", nbins=6)
+            legend(ax, loc="lower right")
+    return finished(figure)
+
+
+def optimal_exits(frame: pd.DataFrame) -> Figure:
+    """Fig. 6.3: how often each layer was the optimal exit of a token met in training; a row a corpus.
+
+    Args:
+        frame: `model`, `language`, `layer` (1..L), `count` (tokens).
+    """
+    need(frame, ["model", "language", "layer", "count"], "The optimal exits")
+    models, languages = sorted(frame["model"].unique()), sorted(frame["language"].unique())
+    colours = model_colours(models)
+    figure, axes = new_figure(len(languages), len(models), (4.3, 2.5))
+    for row, language in enumerate(languages):
+        for column, model in enumerate(models):
+            ax = axes[row, column]
+            rows = frame[(frame["model"] == model) & (frame["language"] == language)]
+            ax.bar(rows["layer"], rows["count"], width=0.8, color=colours[model])
+            ax.yaxis.set_major_formatter("{x:,.0f}")
+            layer_axis(ax, frame.loc[frame["model"] == model, "layer"].max())
+            label(ax, f"{model}, {LANGUAGES[language]}", "optimal exit layer", "tokens")
+    return finished(figure)
+
+
+def agent_exits(frame: pd.DataFrame) -> Figure:
+    """Fig. 6.4: the share of the agent's exits whose token is the last layer's, by exit layer.
+
+    Lighter bars are layers where the agent leaves more often; the number of exits stands over every bar.
+
+    Args:
+        frame: `model`, `language`, `threshold`, `layer` (exit points and L), `exits` and `matches` (tokens).
+    """
+    need(frame, ["model", "language", "threshold", "layer", "exits", "matches"], "The agent's exits")
+    settings = list(frame.groupby(["model", "language", "threshold"]))
+    figure, axes = new_figure(1, len(settings), (5.2, 3.1), sharey=True)
+    shades = PowerNorm(0.5, 0, float(frame["exits"].max()))
+    for ax, ((model, language, threshold), rows) in zip(axes[0], settings, strict=True):
+        rows = rows.sort_values("layer")
+        share = (rows["matches"] / rows["exits"].where(rows["exits"] > 0)).to_numpy()
+        positions = np.arange(len(rows))
+        colours = colormaps["cividis"](shades(rows["exits"].to_numpy(float)))
+        bars = ax.bar(positions, np.nan_to_num(share), color=colours)
+        for bar, exits in zip(bars, rows["exits"], strict=True):
+            ax.annotate(
+                f"{exits:,}",
+                (bar.get_x() + bar.get_width() / 2, bar.get_height()),
+                xytext=(0, 2),
+                textcoords="offset points",
+                ha="center",
+                fontsize=style.SMALL - 0.5,
+            )
+        ax.set_xticks(positions, [str(layer) for layer in rows["layer"]])
+        ax.set_ylim(0, 1.12)
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+        overall = rows["matches"].sum() / rows["exits"].sum()
+        title = f"{model}, {LANGUAGES[language]}, T = {threshold:g}: {overall:.0%} of all exits match"
+        label(ax, title, "exit layer", "exits matching the last layer" if ax is axes[0, 0] else "")
+    bar = figure.colorbar(ScalarMappable(shades, colormaps["cividis"]), ax=list(axes[0]), pad=0.02)
+    bar.set_label("exits", fontsize=style.NORMAL)
+    bar.ax.tick_params(labelsize=style.SMALL)
+    bar.ax.yaxis.set_major_formatter("{x:,.0f}")
+    return finished(figure)
+
+
+def overhead(frame: pd.DataFrame) -> Figure:
+    """Fig. 6.12: the agent's share of time and energy, of the full and of the early-exit model's.
+
+    Args:
+        frame: one row a setting of one corpus: `model`, `context_fraction` (a column of panels each),
+            `threshold`, and shares in [0, 1] `of_full_time`, `of_exit_time`, `of_full_energy`,
+            `of_exit_energy`; the last two NaN where energy was not measured.
+    """
+    series = {
+        "of_exit_energy": ("energy, of the early-exit model's", style.VERMILLION, "-", "o"),
+        "of_full_energy": ("energy, of the full model's", style.VERMILLION, "--", "s"),
+        "of_exit_time": ("time, of the early-exit model's", style.BLUE, "-", "o"),
+        "of_full_time": ("time, of the full model's", style.BLUE, "--", "s"),
+    }
+    key = ["model", "context_fraction", "threshold"]
+    need(frame, [*key, *series], "The overhead")
+    if frame.duplicated(key).any():
+        raise InputError("The overhead needs one row a model, context and threshold; the frame has several.")
+    measured = frame[["of_full_energy", "of_exit_energy"]].notna().any(axis=None)
+    models, contexts = sorted(frame["model"].unique()), sorted(frame["context_fraction"].unique())
+    thresholds = sorted(frame["threshold"].unique())
+    figure, axes = new_figure(len(models), len(contexts), (4.6, 2.6), sharey=True)
+    for row, model in enumerate(models):
+        for column, context in enumerate(contexts):
+            ax = axes[row, column]
+            rows = frame[(frame["model"] == model) & (frame["context_fraction"] == context)].sort_values(
+                "threshold"
+            )
+            x = [thresholds.index(threshold) for threshold in rows["threshold"]]
+            for name, (text, colour, line, marker) in series.items():
+                if measured or "energy" not in name:
+                    curve(ax, x, rows[name], colour, text, line, marker=marker, markersize=4)
+            ax.set_xticks(range(len(thresholds)), [f"{threshold:g}" for threshold in thresholds])
+            ax.set_xlim(-0.3, len(thresholds) - 0.7)
+            ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+            title = f"{model}, context {context:.0%}" + ("" if measured else f"\n({style.NOT_MEASURED})")
+            label(ax, title, "threshold T", "overhead" if column == 0 else "")
+    axes[0, 0].set_ylim(bottom=0)  # of all panels: they share the axis
+    outside_legend(figure, entries_of(axes[0, 0]))
+    return finished(figure)
+
+
+def decision_cost(frame: pd.DataFrame) -> Figure:
+    """Fig. 6.13: what one exit decision costs, in time and, where measured, energy.
+
+    Args:
+        frame: `method` (e.g. "agent", "linear classifier", "norm + head + softmax"), `microseconds`, `joules`
+            (NaN when not measured).
+    """
+    need(frame, ["method", "microseconds", "joules"], "The cost of a decision")
+    measured = frame["joules"].notna().any()
+    panels = {"microseconds": "time a decision [µs]"} | (
+        {"joules": "energy a decision [J]"} if measured else {}
+    )
+    figure, axes = new_figure(1, len(panels), (5.0, 0.9 + 0.38 * len(frame)), sharey=True)
+    positions = np.arange(len(frame))
+    for ax, (column, name) in zip(axes[0], panels.items(), strict=True):
+        ax.barh(
+            positions,
+            frame[column],
+            color=style.BLUE if column == "microseconds" else style.VERMILLION,
+            height=0.6,
+        )
+        for position, value in zip(positions, frame[column], strict=True):
+            text = style.NOT_MEASURED.split(" on")[0] if np.isnan(value) else f"{value:.3g}"
+            ax.annotate(
+                text,
+                (np.nan_to_num(value), position),
+                xytext=(3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=style.SMALL,
+            )
+        ax.set_yticks(positions, frame["method"])
+        ax.set_xlim(0, 1.18 * float(np.nanmax(frame[column])))
+        ax.grid(False, axis="y")
+        label(ax, "", name if measured else f"{name}\n({style.NOT_MEASURED})")
+    axes[0, 0].invert_yaxis()
+    return finished(figure)

@@ -1,0 +1,109 @@
+"""Training the exit agent with PPO (stable-baselines3) and exporting it to plain tensors."""
+
+import numpy as np
+import pandas as pd
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import Tensor, nn
+
+from eelib.decoding.policy import ExitPolicy
+from eelib.rl.env import RolloutVecEnv
+from eelib.rl.reward import RewardCoefficients
+from eelib.rl.rollouts import Rollouts
+from eelib.study.profile import Reinforcement
+
+
+class Standardised(BaseFeaturesExtractor):
+    """Fixed standardisation of the states, so that tanh units see all layers at one scale.
+
+    It is affine, so the exported policy folds it into its first layer and reads raw states.
+    """
+
+    def __init__(self, observation_space, mean: Tensor, deviation: Tensor):
+        super().__init__(observation_space, features_dim=observation_space.shape[0])
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", deviation)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return (observations - self.mean) / self.deviation
+
+
+class EpisodeLog(BaseCallback):
+    """Collects mean step reward and length of every finished episode."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows: list[dict[str, float]] = []
+
+    def _on_step(self) -> bool:
+        for info in self.locals["infos"]:
+            if "episode" in info:
+                self.rows.append(
+                    {
+                        "steps": self.num_timesteps,
+                        "reward": info["episode"]["r"],
+                        "length": info["episode"]["l"],
+                    }
+                )
+        return True
+
+
+def coefficients_for(language: str, config: Reinforcement) -> RewardCoefficients:
+    """The reward's coefficients of a language (Section 6.3: gamma equals beta, which is lower for Python)."""
+    beta = {"java": config.beta_java, "python": config.beta_python}[language]
+    return RewardCoefficients(config.alpha, beta, beta, config.epsilon)
+
+
+def train_agent(
+    rollouts: Rollouts, coefficients: RewardCoefficients, config: Reinforcement, seed: int, model: str
+) -> tuple[ExitPolicy, pd.DataFrame]:
+    """Train one agent with PPO on recorded rollouts.
+
+    Parameters
+    ----------
+    model: fingerprint of the model the states come from, kept with the policy.
+
+    Returns
+    -------
+    The policy, and a log with one row a finished episode: `episode`, `steps` (so far), `reward` (mean per step),
+    `length` (decisions).
+    """
+    states = rollouts.states.reshape(-1, rollouts.states.shape[-1])
+    mean = torch.from_numpy(states.mean(0))
+    deviation = torch.from_numpy(states.std(0)).clamp(min=1e-6)
+    log = EpisodeLog()
+    agent = PPO(
+        "MlpPolicy",
+        RolloutVecEnv(rollouts, config.environments, coefficients, seed=1_000 * seed),
+        n_steps=config.buffer // config.environments,
+        batch_size=config.batch_size,
+        n_epochs=config.epochs,
+        learning_rate=lambda remaining: config.learning_rate * remaining,
+        gamma=config.gamma,
+        policy_kwargs={
+            "net_arch": [config.hidden_units] * config.hidden_layers,
+            "activation_fn": nn.Tanh,
+            "features_extractor_class": Standardised,
+            "features_extractor_kwargs": {"mean": mean, "deviation": deviation},
+        },
+        seed=seed,
+        device="cpu",  # so small a network is faster there
+    )
+    agent.learn(config.steps, callback=log)
+    rows = pd.DataFrame(log.rows, columns=["steps", "reward", "length"])
+    rows.insert(0, "episode", np.arange(1, len(rows) + 1))
+    return export(agent, model), rows
+
+
+def export(agent: PPO, model: str) -> ExitPolicy:
+    """Policy and action networks of a PPO agent as plain tensors, the standardisation folded into the first layer."""
+    layers = [module for module in agent.policy.mlp_extractor.policy_net if isinstance(module, nn.Linear)]
+    layers.append(agent.policy.action_net)
+    weights = [layer.weight.detach().clone() for layer in layers]
+    biases = [layer.bias.detach().clone() for layer in layers]
+    scaling = agent.policy.pi_features_extractor
+    biases[0] -= weights[0] @ (scaling.mean / scaling.deviation)
+    weights[0] /= scaling.deviation
+    return ExitPolicy(weights, biases, model)

@@ -1,0 +1,258 @@
+"""Profiles: the numbers that make a run a test, a laptop study or the thesis's own.
+
+A profile is a YAML file in `profiles/` with exactly the fields below; a run may override any of them by its dotted name
+(`evaluation.samples=50`). Every value is checked when it is read, so that a run never fails on one later.
+"""
+
+import dataclasses
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import yaml
+
+from eelib.study.errors import InputError
+
+PROFILES = Path("profiles")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where code files come from and how many of them are used."""
+
+    source: str  # packages | hub | line-completion
+    path: (
+        str | None
+    )  # line-completion: the folder of its *.jsonl.gz files; hub: a local copy, or null for the hub
+    train_files: int | None  # at most this many files of each language; null: all
+    validation_files: int | None
+    test_files: int | None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a model is given and asked for."""
+
+    max_tokens: int  # longest context, in model tokens
+    new_tokens: int  # tokens to generate (T)
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """Fine-tuning with the aggregated loss (Table 6.5)."""
+
+    steps: int
+    batch_size: int  # sequences a step and device
+    gradient_accumulation_steps: int
+    sequence_length: int
+    learning_rate: float
+    adam_beta2: float
+    weight_decay: float
+    max_gradient_norm: float
+    lr_scheduler_type: str
+    warmup_steps: int
+    bf16: bool
+    decay: float  # r of Eq. 4.3
+    exit_positions: float  # share of positions at which intermediate losses are taken, drawn anew each step
+    checkpoint_steps: int  # a killed run goes on from the last multiple
+    seed: int
+
+
+@dataclass(frozen=True)
+class FixedExits:
+    """Decoding from fixed layers (Figures 1.1, 4.8, 4.9, 4.10)."""
+
+    samples: int
+    context_fraction: float
+    timing_samples: int
+
+
+@dataclass(frozen=True)
+class Reinforcement:
+    """Rollouts and PPO (Table 6.6)."""
+
+    train_prompts: int
+    test_prompts: int
+    steps: int
+    seeds: int
+    environments: int  # episodes stepped side by side
+    buffer: int  # transitions collected before an update, over all environments
+    batch_size: int
+    epochs: int
+    learning_rate: float
+    gamma: float  # discount
+    hidden_units: int
+    hidden_layers: int
+    alpha: float
+    beta_java: float  # beta and the reward's gamma for Java
+    beta_python: float
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Evaluation over thresholds (Chapter 6)."""
+
+    samples: int
+    context_fractions: list[float]
+    thresholds: list[float]
+    temperature: float
+    timing_samples: int  # prompts decoded one at a time for time and energy
+    timing_repeats: int
+    decisions: int  # states in the comparison of decision costs (Figure 6.13)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A complete configuration of the study."""
+
+    name: str
+    description: str
+    models: list[str]
+    languages: list[str]
+    dtype: str
+    threads: int | None  # torch threads; null: torch's default
+    data: Data
+    context: Context
+    fine_tuning: FineTuning
+    fixed_exits: FixedExits
+    reinforcement: Reinforcement
+    evaluation: Evaluation
+
+    def section(self, *names: str) -> dict[str, Any]:
+        """Some sections as plain dictionaries, for a stage's configuration."""
+        return {name: dataclasses.asdict(getattr(self, name)) for name in names}
+
+
+def profile_names() -> list[str]:
+    """Profiles that exist."""
+    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
+
+
+def load_profile(name: str, overrides: dict[str, str] | None = None) -> Profile:
+    """A profile by name with some fields replaced (`{"evaluation.samples": "50"}`); InputError for anything unknown."""
+    path = PROFILES / f"{name}.yaml"
+    if not path.exists():
+        raise InputError(f"There is no profile {name!r}: allowed are {', '.join(profile_names())}.")
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for dotted, text in (overrides or {}).items():
+        _override(values, dotted, text)
+    profile = _build(Profile, values, str(path))
+    _check(profile)
+    return profile
+
+
+def parse_settings(settings: str) -> dict[str, str]:
+    """`"evaluation.samples=50 context.new_tokens=10"` -> `{"evaluation.samples": "50", ...}`."""
+    overrides = {}
+    for word in settings.split():
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise InputError(f"The setting {word!r} is not of the form name=value.")
+        overrides[name] = value
+    return overrides
+
+
+def setting_names(cls: type = Profile, prefix: str = "") -> list[str]:
+    """Dotted names of all settings that can be overridden."""
+    names = []
+    for field, hint in get_type_hints(cls).items():
+        if dataclasses.is_dataclass(hint):
+            names += setting_names(hint, f"{prefix}{field}.")
+        elif f"{prefix}{field}" not in ("name", "description"):
+            names.append(prefix + field)
+    return names
+
+
+def _override(values: dict[str, Any], dotted: str, text: str) -> None:
+    if dotted not in setting_names():
+        raise InputError(f"There is no setting {dotted!r}: allowed are {', '.join(setting_names())}.")
+    *sections, field = dotted.split(".")
+    for section in sections:
+        values = values[section]
+    try:
+        values[field] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"The value of {dotted} is {text!r}, which is not a YAML value.") from error
+    if isinstance(values[field], str) and "," in values[field]:
+        values[field] = [yaml.safe_load(part) for part in values[field].split(",")]
+
+
+def _build(cls: type, values: Any, where: str) -> Any:
+    """A dataclass from a mapping with exactly its fields, each of its type."""
+    hints = get_type_hints(cls)
+    if not isinstance(values, dict):
+        raise InputError(f"{where} must be a mapping with the fields {', '.join(hints)}.")
+    for name in values.keys() - hints.keys():
+        raise InputError(f"{where} has an unknown field {name!r}: allowed are {', '.join(hints)}.")
+    for name in hints.keys() - values.keys():
+        raise InputError(f"{where} lacks the field {name!r}.")
+    return cls(**{name: _convert(values[name], hint, f"{where}: {name}") for name, hint in hints.items()})
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, where)
+    if get_origin(hint) is types.UnionType:
+        return None if value is None else _convert(value, get_args(hint)[0], where)
+    if get_origin(hint) is list:
+        if not isinstance(value, list):
+            value = [value]
+        return [_convert(item, get_args(hint)[0], where) for item in value]
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise InputError(f"{where} is {value!r}: allowed is a value of type {hint.__name__}.")
+
+
+def check_threshold(threshold: float) -> None:
+    """InputError unless 0 <= threshold <= 1."""
+    if not 0 <= threshold <= 1:
+        raise InputError(f"The threshold is {threshold}: allowed are probabilities from 0 to 1.")
+
+
+def check_context_fraction(fraction: float) -> None:
+    """InputError unless 0 < fraction < 1."""
+    if not 0 < fraction < 1:
+        raise InputError(
+            f"The context fraction is {fraction}: allowed are fractions between 0 and 1, both excluded."
+        )
+
+
+def check_choice(what: str, value: str, allowed: list[str]) -> None:
+    """InputError unless value is one of allowed."""
+    if value not in allowed:
+        raise InputError(f"The {what} is {value!r}: allowed are {', '.join(allowed)}.")
+
+
+def _check(profile: Profile) -> None:
+    check_choice("data source", profile.data.source, ["packages", "hub", "line-completion"])
+    check_choice("dtype", profile.dtype, ["float32", "bfloat16", "float16"])
+    for language in profile.languages:
+        check_choice("language", language, ["java", "python"])
+    if not profile.evaluation.thresholds:
+        raise InputError("evaluation.thresholds is empty: at least one threshold is needed.")
+    for threshold in profile.evaluation.thresholds:
+        check_threshold(threshold)
+    for fraction in [*profile.evaluation.context_fractions, profile.fixed_exits.context_fraction]:
+        check_context_fraction(fraction)
+    rl = profile.reinforcement
+    for name in ("alpha", "beta_java", "beta_python", "epsilon", "gamma"):
+        if not 0 <= getattr(rl, name) <= 1:
+            raise InputError(f"reinforcement.{name} is {getattr(rl, name)}: allowed are values from 0 to 1.")
+    for language in ("java", "python"):
+        beta = getattr(rl, f"beta_{language}")
+        if rl.alpha > beta:
+            raise InputError(
+                f"reinforcement.alpha is {rl.alpha}, more than beta_{language} = {beta}: "
+                "leaving late may not cost more than leaving early."
+            )
+    for section in dataclasses.fields(profile):
+        value = getattr(profile, section.name)
+        if dataclasses.is_dataclass(value):
+            for field in dataclasses.fields(value):
+                number = getattr(value, field.name)
+                if field.type is int and field.name not in ("seed", "warmup_steps") and number < 1:
+                    raise InputError(f"{section.name}.{field.name} is {number}: allowed are values from 1.")

@@ -1,0 +1,99 @@
+"""Where a result comes from: commit, code, packages, machine."""
+
+import ast
+import hashlib
+import platform
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import torch
+
+PACKAGE = Path(__file__).parent.parent
+# Imports run one way, so a stage of one layer depends on the code of all layers up to it.
+LAYERS = ("data", "models", "training", "decoding", "rl", "evaluation")
+
+
+@cache
+def commit() -> str:
+    """Short hash of the checked-out commit, with `+` when tracked files were changed; "no git" outside a repository."""
+    try:
+        head = _git("rev-parse", "--short=7", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        return "no git"
+    return head + ("+" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], cwd=PACKAGE, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+@cache
+def code_hash(layer: str) -> str:
+    """Hash of the code that a stage of `layer` may call: its own subpackage and all below, comments and docstrings aside."""
+    digest = hashlib.sha256()
+    for name in LAYERS[: LAYERS.index(layer) + 1]:
+        for file in sorted((PACKAGE / name).rglob("*.py")):
+            digest.update(file.relative_to(PACKAGE).as_posix().encode())
+            digest.update(_without_docstrings(file.read_text(encoding="utf-8")).encode())
+    return digest.hexdigest()
+
+
+def _without_docstrings(source: str) -> str:
+    """The syntax tree of a file as text: the same for any comment, docstring or layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def package_versions(names: list[str]) -> dict[str, str]:
+    """Installed versions of packages."""
+    return {name: metadata.version(name) for name in names}
+
+
+def hardware() -> dict[str, str]:
+    """The machine, as a table's row: GPU, processor, cores, memory, operating system."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {
+        "GPU": gpu,
+        "CPU": _processor(),
+        "CPU cores": str(psutil.cpu_count(logical=False) or psutil.cpu_count()),
+        "RAM": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "OS": f"{platform.system()} {platform.release().split('-')[0]}",
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def software() -> pd.DataFrame:
+    """Table 6.3 of this machine: `name`, `version` of Python, CUDA and the driver ("none" without a GPU)."""
+    driver = "none"
+    if torch.cuda.is_available():
+        import pynvml
+
+        pynvml.nvmlInit()
+        driver = pynvml.nvmlSystemGetDriverVersion()
+    rows = [
+        ("Python", platform.python_version()),
+        ("CUDA", torch.version.cuda or "none"),
+        ("NVIDIA driver", driver),
+    ]
+    return pd.DataFrame(rows, columns=["name", "version"])

@@ -1,0 +1,201 @@
+"""The main job: run the notebooks in order with papermill, each in a kernel of its own.
+
+    python -m eelib.study.run --profile laptop
+
+A notebook whose source, parameters, profile, models and code have not changed since its last whole run, and whose outputs
+are untouched, is not run again. Exit code 0: all went through; 1: a notebook failed; 2: bad input.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+
+import papermill
+from papermill.engines import NBClientEngine, papermill_engines
+from papermill.exceptions import PapermillExecutionError
+
+from eelib.study.errors import InputError
+from eelib.study.profile import PROFILES, load_profile, parse_settings, profile_names
+from eelib.study.provenance import PACKAGE
+
+NOTEBOOKS = Path("notebooks")
+
+
+class TerminalEngine(NBClientEngine):
+    """papermill's engine, which also tells the terminal which cell runs, under which heading, and since when."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, **kwargs):
+        """Run the notebook; a line is printed as every code cell starts."""
+        titles, heading = {}, ""
+        for cell in nb_man.nb.cells:
+            if cell.cell_type == "code":
+                titles[id(cell)] = heading
+            else:
+                heading = next(
+                    (line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")), heading
+                )
+        numbers = {key: number for number, key in enumerate(titles, start=1)}
+        started = time.monotonic()
+        announce = nb_man.cell_start
+
+        def cell_start(cell, cell_index=None, **rest):
+            if id(cell) in numbers:
+                where = f"cell {numbers[id(cell)]:>2} of {len(numbers)}"
+                print(f"   {time.monotonic() - started:5.0f} s  {where}  {titles[id(cell)]}", flush=True)
+            return announce(cell, cell_index, **rest)
+
+        nb_man.cell_start = cell_start
+        return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
+
+
+papermill_engines.register("terminal", TerminalEngine)
+
+
+def notebooks() -> dict[str, Path]:
+    """The study's notebooks by number."""
+    return {path.name[:2]: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
+
+
+def run_key(notebook: Path, parameters: dict, profile: str) -> str:
+    """Hash of all that decides what a notebook writes: its source, parameters, the profile, eelib, the shipped models."""
+    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
+    files = [notebook, PROFILES / f"{profile}.yaml"]
+    files += sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".csv", ".json"))
+    files += sorted(path for path in Path("models").rglob("*") if path.is_file())
+    for path in files:
+        digest.update(path.as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _hash(path: str) -> str | None:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else None
+
+
+def is_current(record: Path, key: str) -> bool:
+    """Whether a notebook's last run had this key and all that it wrote is still there, unchanged."""
+    if not record.exists():
+        return False
+    content = json.loads(record.read_text())
+    return content["key"] == key and all(_hash(path) == value for path, value in content["outputs"].items())
+
+
+def run_notebook(number: str, notebook: Path, profile: str, settings: str, force: bool) -> None:
+    """Execute one notebook and record what it wrote; a failure keeps the executed copy and is raised."""
+    parameters = {"profile": profile} | ({"settings": settings} if settings else {})
+    folder = Path("results") / profile / "notebooks"
+    folder.mkdir(parents=True, exist_ok=True)
+    output, record = folder / notebook.name, folder / f"{notebook.stem}.json"
+    failed = folder / f"{notebook.stem}.failed.ipynb"
+    key = run_key(notebook, parameters, profile)
+    if not force and is_current(record, key):
+        print(f"{number} {notebook.stem}: up to date", flush=True)
+        return
+    print(f"{number} {notebook.stem}", flush=True)
+    started, clock = time.time_ns(), time.monotonic()
+    papermill.execute_notebook(
+        str(notebook),
+        str(failed),  # renamed when it has gone through, so that an earlier good copy survives a failure
+        parameters=parameters | ({"force": True} if force else {}),
+        engine_name="terminal",
+        kernel_name="python3",
+        cwd=str(Path.cwd()),
+        progress_bar=False,
+        stderr_file=sys.stderr,
+        extra_arguments=["--log-level=ERROR"],  # of the kernel, whose notices are not about the study
+    )
+    failed.rename(output)
+    written = [
+        path for root in ("figures", "tables") for path in sorted(Path(root).rglob("*")) if path.is_file()
+    ]
+    outputs = [
+        output.as_posix(),
+        *(path.as_posix() for path in written if path.stat().st_mtime_ns >= started),
+    ]
+    record.write_text(
+        json.dumps({"key": key, "outputs": {path: _hash(path) for path in outputs}}, indent=1) + "\n"
+    )
+    seconds = time.monotonic() - clock
+    print(f"   {notebook.stem} took {seconds:.0f} s and wrote {len(outputs) - 1} files", flush=True)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="run_all.sh",
+        description="Run the study: seven notebooks in order. Finished work is found again, a killed run goes on.",
+    )
+    parser.add_argument(
+        "--profile",
+        default="laptop",
+        help="ci: seconds, random models; laptop: two CPU cores, pico models (default); gpu: one GPU, no hub; "
+        "paper: OPT-2.7B and Llama-3.2-3B from the hub",
+    )
+    parser.add_argument("--from", dest="first", metavar="NN", help="start at this notebook, e.g. 04")
+    parser.add_argument("--only", metavar="NN", help="run this notebook alone, e.g. 05")
+    parser.add_argument(
+        "--force", action="store_true", help="make the notebooks' stages anew, even if they are there"
+    )
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="override a setting of the profile, e.g. evaluation.samples=50; may be repeated",
+    )
+    parser.add_argument(
+        "--no-venv", action="store_true", help="use the active environment (read by run_all.sh itself)"
+    )
+    return parser.parse_args(arguments)
+
+
+def chosen_notebooks(args: argparse.Namespace) -> dict[str, Path]:
+    """The notebooks that --from or --only ask for."""
+    everything = notebooks()
+    for option in (args.first, args.only):
+        if option is not None and option not in everything:
+            raise InputError(f"There is no notebook {option!r}: allowed are {', '.join(everything)}.")
+    if args.first is not None and args.only is not None:
+        raise InputError("--from and --only exclude each other: give one of them.")
+    if args.only is not None:
+        return {args.only: everything[args.only]}
+    return {number: path for number, path in everything.items() if number >= (args.first or "")}
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the chosen notebooks in order; stop at the first that fails."""
+    settings = " ".join(args.settings)
+    profile = load_profile(args.profile, parse_settings(settings))
+    chosen = chosen_notebooks(args)
+    started = time.monotonic()
+    print(f"Profile {profile.name} of {', '.join(profile_names())}: {profile.description}", flush=True)
+    for number, notebook in chosen.items():
+        run_notebook(number, notebook, profile.name, settings, args.force)
+    print(
+        f"Done in {(time.monotonic() - started) / 60:.1f} minutes: figures/, tables/, results/.", flush=True
+    )
+
+
+def main() -> None:
+    """Command line; see the module's docstring for exit codes."""
+    try:
+        run(parse())
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except PapermillExecutionError as error:
+        if error.ename == "InputError":
+            print(f"error: {error.evalue}", file=sys.stderr)
+            sys.exit(2)
+        print(f"error: a notebook failed with {error.ename}: {error.evalue}", file=sys.stderr)
+        print("\n".join(error.traceback[-15:]), file=sys.stderr)
+        print("Its executed copy is kept as results/<profile>/notebooks/*.failed.ipynb.", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

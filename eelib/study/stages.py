@@ -1,0 +1,123 @@
+"""Stages: pure functions of a configuration and its inputs, kept on disk under the hash of both.
+
+A stage's folder is written beside its final place and renamed when whole, so a folder that exists is complete. A killed
+stage leaves its unfinished folder, from which the same stage goes on when it can (training finds its checkpoints there).
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eelib.study.errors import InputError
+from eelib.study.provenance import code_hash, commit, package_versions
+
+RECORD = "stage.json"
+_RECORDED_PACKAGES = ["torch", "transformers", "tokenizers", "numpy", "stable-baselines3"]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a stage made: a folder, and the key that names its content."""
+
+    path: Path
+    key: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One arrow of the flow.
+
+    Attributes
+    ----------
+    name: what it makes, e.g. "agent/llama-pico-java-seed0"; becomes the folder's name.
+    layer: the highest subpackage of eelib it calls, whose code (and all below) is part of the key.
+    config: everything that decides the result, JSON values only.
+    inputs: artifacts it reads.
+    """
+
+    name: str
+    layer: str
+    config: dict[str, Any]
+    inputs: tuple[Artifact, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Hash of configuration, inputs and code."""
+        content = {
+            "name": self.name,
+            "config": self.config,
+            "inputs": [artifact.key for artifact in self.inputs],
+            "code": code_hash(self.layer),
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def folder(self, root: Path) -> Path:
+        return root / f"{self.name}-{self.key[:12]}"
+
+
+def find(stage: Stage, root: Path) -> Artifact | None:
+    """The stage's artifact when it has been made already."""
+    folder = stage.folder(root)
+    return Artifact(folder, stage.key) if (folder / RECORD).exists() else None
+
+
+def make(stage: Stage, root: Path, function: Callable[[Path], None], force: bool = False) -> Artifact:
+    """Find the stage's artifact or make it with `function(folder)`.
+
+    The function writes its files into the folder it is given; what an earlier, killed call left there is still there.
+    With `force` it is made anew, and the old artifact stays in place until the new one is whole.
+    """
+    folder = stage.folder(root)
+    partial = folder.with_name(folder.name + ".partial")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder), _room_on_disk(folder):
+        if not force and (found := find(stage, root)):
+            return found
+        if force:
+            shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(exist_ok=True)
+        started = time.perf_counter()
+        function(partial)
+        record = {
+            "name": stage.name,
+            "key": stage.key,
+            "config": stage.config,
+            "inputs": {artifact.path.name: artifact.key for artifact in stage.inputs},
+            "commit": commit(),
+            "packages": package_versions(_RECORDED_PACKAGES),
+            "seconds": round(time.perf_counter() - started, 1),
+        }
+        (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    return Artifact(folder, stage.key)
+
+
+@contextmanager
+def _lock(folder: Path):
+    """Keep two processes from making the same stage at once; a killed process lets go by itself."""
+    with open(folder.with_name(folder.name + ".lock"), "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _room_on_disk(folder: Path):
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(folder.parent).free / 2**20
+        raise InputError(
+            f"The disk has no room for {folder}: {free:.0f} MiB are free; finished stages are kept, so free some and run again."
+        ) from error

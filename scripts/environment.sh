@@ -1,0 +1,39 @@
+# Sourced by run_all.sh and run_tests.sh: sets PYTHON to an interpreter that has the locked packages.
+#
+# Makes .venv from requirements.lock, or finds the one made from this very lock. With --no-venv the active conda or virtual
+# environment is used as it is.
+
+use_environment() {
+    export TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1 HF_HUB_DISABLE_TELEMETRY=1
+    for argument in "$@"; do
+        if [ "$argument" = "--no-venv" ]; then
+            if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
+                echo "error: --no-venv needs an active conda or virtual environment, and none is active." >&2
+                exit 2
+            fi
+            PYTHON=python
+            return
+        fi
+    done
+    PYTHON=.venv/bin/python
+    local made_from=.venv/made-from.lock
+    if [ -x "$PYTHON" ] && cmp -s requirements.lock "$made_from"; then
+        return
+    fi
+    local base
+    for base in "${EELIB_PYTHON:-}" python3 python3.13 python3.12 python3.11; do
+        if [ -n "$base" ] && "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            break
+        fi
+        base=""
+    done
+    if [ -z "$base" ]; then
+        echo "error: no Python 3.11 or newer was found; set EELIB_PYTHON to one." >&2
+        exit 2
+    fi
+    echo "Setting up .venv from requirements.lock (once, some minutes) ..."
+    "$base" -m venv --clear .venv
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check -r requirements.lock
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+    cp requirements.lock "$made_from"  # last, so that an interrupted set-up starts over
+}
