@@ -148,7 +148,7 @@ def load_corpus(config: Data, language: str, cache_dir: Path) -> list[CodeFile]:
     cache_dir: where downloaded packages are kept.
     """
     if config.source == "packages":
-        files = packages_corpus(read_table(PACKAGES_TABLE), language, cache_dir)
+        files = packages_corpus(chosen_packages(config), language, cache_dir)
     elif config.source == "hub":
         files = codexglue_corpus(language, hub_records(language, config.path))
     else:
@@ -164,6 +164,17 @@ def load_corpus(config: Data, language: str, cache_dir: Path) -> list[CodeFile]:
             chosen = [chosen[i] for i in sorted(order)]
         kept += chosen
     return kept
+
+
+def chosen_packages(config: Data) -> list[SourcePackage]:
+    """The packages of the table, or those of the projects that a profile names."""
+    table = read_table(PACKAGES_TABLE)
+    if config.projects is None:
+        return table
+    known = {package.project for package in table}
+    if unknown := sorted(set(config.projects) - known):
+        raise InputError(f"data.projects names {unknown[0]!r}: allowed are {', '.join(sorted(known))}.")
+    return [package for package in table if package.project in config.projects]
 
 
 def save_corpus(files: list[CodeFile], path: Path) -> None:

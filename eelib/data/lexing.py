@@ -20,7 +20,7 @@ EOL = "<EOL>"
 LANGUAGES = ("java", "python")
 
 _GRAMMARS = {"java": tree_sitter_java, "python": tree_sitter_python}
-_COMMENTS = frozenset({"comment", "line_comment", "block_comment"})
+_DROPPED = frozenset({"comment", "line_comment", "block_comment", "line_continuation"})
 _LITERALS = frozenset({"string", "string_literal", "character_literal"})
 _NUMBERS = frozenset(
     {
@@ -35,8 +35,10 @@ _NUMBERS = frozenset(
     }
 )
 _STRING = re.compile(
-    r"""^(?P<prefix>[A-Za-z]*)(?P<quote>\"{3}|'{3}|"|'|`)(?P<text>.*?)(?P=quote)?$""", re.DOTALL
+    r"""^(?P<prefix>[A-Za-z]*)(?P<quote>\"{3}|'{3}|"|')(?P<text>.*?)(?P=quote)?$""", re.DOTALL
 )
+# What the grammars take as one token and CodeXGLUE's lexers as several.
+_PIECES = {"java": {"@interface": "@ interface", ">>": "> >", ">>>": "> > >"}, "python": {}}
 
 
 @cache
@@ -52,11 +54,11 @@ def _frequent_literals(language: str) -> dict[str, frozenset[str]]:
 
 
 def _leaves(root: Node) -> Iterator[Node]:
-    """Leaves of the syntax tree from left to right; a string or character literal counts as one leaf."""
+    """Leaves of the syntax tree from left to right; a string, a character and the dots of a relative import count as one."""
     stack = [root]
     while stack:
         node = stack.pop()
-        if node.type in _LITERALS or node.child_count == 0:
+        if node.type in _LITERALS or node.type == "import_prefix" or node.child_count == 0:
             yield node
         else:
             stack.extend(reversed(node.children))
@@ -92,18 +94,24 @@ def tokenize_source(text: str, language: str) -> list[str]:
     tokens: list[str] = []
     previous: Node | None = None
     for node in _leaves(_parser(language).parse(source).root_node):
-        if node.type in _COMMENTS or node.start_byte == node.end_byte:
+        if node.type in _DROPPED or node.start_byte == node.end_byte:
             continue
         token = source[node.start_byte : node.end_byte].decode("utf-8", errors="replace")
         if language == "python" and previous is not None and _starts_line(source, previous, node):
             tokens.append(EOL)
         previous = node
-        if node.type in _LITERALS:
+        if node.type in _LITERALS and token.startswith(
+            "`"
+        ):  # Python 2's repr, which the grammar takes for a string
+            tokens += ["`", *tokenize_source(token.strip("`"), language), "`"]
+        elif node.type in _LITERALS:
             tokens.append(_normalise_string(token, frequent))
         elif node.type in _NUMBERS:
             tokens.append(f"<NUM_LIT:{token}>" if token in frequent["num"] else "<NUM_LIT>")
+        elif node.type == "import_prefix":
+            tokens += re.findall(r"\.\.\.|\.", token)
         else:
-            tokens.extend(token.split())
+            tokens += _PIECES[language].get(token, token).split()
     return tokens
 
 

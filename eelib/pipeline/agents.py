@@ -153,7 +153,8 @@ def agent_exit_frame(
 def frontier(study: Study, model: str, language: str) -> pd.DataFrame:
     """Agreement with the last layer against mean layers on unseen rollouts: fixed exits, every agent, and the oracle.
 
-    Columns: `series` ("fixed exit", "agent", "oracle"), `seed`, `threshold`, `mean_layers`, `agreement`.
+    Columns: `series` ("fixed exit", "agent", "oracle"), `seed`, `threshold` (of a fixed exit its layer), `mean_layers`,
+    `agreement`.
     """
     recorded = read_rollouts(rollouts(study, model, language, "test"))
     layers = np.array([*recorded.exit_points, recorded.total_layers])
@@ -169,7 +170,10 @@ def frontier(study: Study, model: str, language: str) -> pd.DataFrame:
             "agreement": agreement,
         }
 
-    rows = [row("fixed exit", np.full(recorded.last.shape, point)) for point in range(len(layers))]
+    rows = [
+        row("fixed exit", np.full(recorded.last.shape, point), threshold=layer)
+        for point, layer in enumerate(layers)
+    ]
     evaluation = study.profile.evaluation
     for seed, _ in agents(study, model, language):
         policy = policy_of(study, model, language, seed)

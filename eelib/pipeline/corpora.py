@@ -1,13 +1,21 @@
 """Stages of notebook 01: the corpora."""
 
 from collections import Counter
+from dataclasses import astuple
 from pathlib import Path
 
 import pandas as pd
 
-from eelib.data.corpus import PACKAGES_TABLE, CodeFile, load_corpus, read_corpus, save_corpus
-from eelib.data.packages import read_table
+from eelib.data.corpus import (
+    PACKAGES_TABLE,
+    CodeFile,
+    chosen_packages,
+    load_corpus,
+    read_corpus,
+    save_corpus,
+)
 from eelib.pipeline.study import Study
+from eelib.study.provenance import folder_hash
 from eelib.study.stages import Artifact, Stage
 
 PACKAGE_CACHE = Path("cache/packages")
@@ -16,14 +24,16 @@ PACKAGE_CACHE = Path("cache/packages")
 def corpus(study: Study, language: str) -> Artifact:
     """The corpus of a language: `corpus.parquet`."""
     data = study.profile.section("data")["data"]
-    packages = [package.sha256 for package in read_table(PACKAGES_TABLE) if package.language == language]
-    stage = Stage(
-        f"corpus/{language}",
-        layer="data",
-        config={"language": language}
-        | data
-        | ({"packages": packages} if data["source"] == "packages" else {}),
-    )
+    if data["source"] == "packages":
+        packages = [
+            astuple(package)
+            for package in chosen_packages(study.profile.data)
+            if package.language == language
+        ]
+        content = {"packages": packages}
+    else:
+        content = {"files": folder_hash(Path(data["path"])) if data["path"] else "the hub's pinned revision"}
+    stage = Stage(f"corpus/{language}", layer="data", config={"language": language} | data | content)
 
     def build(folder: Path) -> None:
         save_corpus(load_corpus(study.profile.data, language, PACKAGE_CACHE), folder / "corpus.parquet")

@@ -7,14 +7,16 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from eelib.data.samples import Sample, evaluation_samples
 from eelib.decoding.cache import CacheMode
 from eelib.decoding.criteria import Agent, FullDepth, Scripted
 from eelib.decoding.generate import generate
 from eelib.evaluation.energy import EnergyMonitor
+from eelib.evaluation.flops import generation_flops
 from eelib.evaluation.sweep import Setting, predictions, summarise, summarise_timings, timings
-from eelib.models.loading import fingerprint
+from eelib.models.loading import fingerprint, load_config
 from eelib.models.parts import ModelParts
 from eelib.pipeline.agents import agent, agents, policy_of
 from eelib.pipeline.corpora import corpus, files_of
@@ -113,13 +115,24 @@ def evaluation_frame(study: Study, model: str, language: str, fraction: float) -
     costs = summarise_timings(pd.read_parquet(artifact.path / "timings.parquet"), KEYS)
     means["cache"] = "none"
     cached = means[(means["kind"] == "aggregated") & (means["criterion"] == "full")].assign(cache="propagate")
+    cached["flops"] = _cached_flops(load_config(model), rows[rows["criterion"] == "full"])
     frame = pd.concat([means, cached], ignore_index=True).merge(
         costs.drop(columns="seed"), on=["kind", "criterion", "threshold", "cache"], how="left"
     )
+    frame["flops"] /= study.profile.context.new_tokens
     frame["energy_wh"] = frame["joules"] / WATT_HOUR
     frame["label"] = [_label(row) for row in frame.itertuples()]
     frame = frame.rename(columns={"seconds": "time_s"})
     return frame.assign(model=model, language=language, context_fraction=fraction)
+
+
+def _cached_flops(config: PretrainedConfig, rows: pd.DataFrame) -> float:
+    """Mean FLOPs a sample of full-depth rows if their key-value cache had been kept."""
+    costs = [
+        generation_flops(config, row.prompt_tokens, row.exit_layers, CacheMode.PROPAGATE.value)
+        for row in rows.itertuples()
+    ]
+    return sum(costs) / len(costs)
 
 
 def _label(row) -> str:

@@ -227,7 +227,7 @@ def fixed_exit_metrics(frame: pd.DataFrame) -> Figure:
         )
     measured = frame["energy_j"].notna().any()
     if measured:
-        energy = ("energy_j", "energy, all samples [kJ]", 1e3)
+        energy = ("energy_j", "energy [kJ]", 1e3)
     else:
         need(frame, ["flops"], exhibit)
         energy = ("flops", f"{style.NOT_MEASURED}\nGFLOPs a token", 1e9)
@@ -237,7 +237,7 @@ def fixed_exit_metrics(frame: pd.DataFrame) -> Figure:
         ("bleu", "BLEU", 1),
         ("levenshtein", "Levenshtein distance [characters]", 1),
         energy,
-        ("time_s", "time, all samples [s]", 1),
+        ("time_s", "time [s]", 1),
     ]
     colours = model_colours(frame["model"])
     figure, axes = new_figure(2, 3, (3.2, 2.4))

@@ -172,7 +172,10 @@ def overhead(frame: pd.DataFrame) -> Figure:
             ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
             title = f"{model}, context {context:.0%}" + ("" if measured else f"\n({style.NOT_MEASURED})")
             label(ax, title, "threshold T", "overhead" if column == 0 else "")
-    axes[0, 0].set_ylim(bottom=0)  # of all panels: they share the axis
+    # A small overhead can be measured below zero; hiding that would hide the noise. All panels share the axis.
+    axes[0, 0].set_ylim(bottom=min(0.0, 1.15 * np.nanmin(frame[list(series)].to_numpy())))
+    for ax in axes.flat:
+        ax.axhline(0, color=style.GREY, linewidth=0.8)
     outside_legend(figure, entries_of(axes[0, 0]))
     return finished(figure)
 

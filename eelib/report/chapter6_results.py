@@ -45,8 +45,8 @@ CRITERIA = {
 OTHER_CRITERIA = ["#882255", "#999933", "#44AA99", "#332288"]  # from Paul Tol's muted palette
 AXIS_NAMES = {
     "mean_layers": "mean layers a token",
-    "time_s": "time, all samples [s]",
-    "energy_wh": "energy, all samples [Wh]",
+    "time_s": "time [s]",
+    "energy_wh": "energy [Wh]",
     "flops": "FLOPs a token",
     "agreement": "agreement with the last layer",
     "rouge_l": "ROUGE-L",

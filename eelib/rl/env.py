@@ -55,10 +55,11 @@ class EarlyExitEnv(gymnasium.Env):
         self.token = self.point = 0
 
     def _observation(self) -> np.ndarray:
-        return self.episode.states[self.token, self.point]
+        # A copy, as gymnasium asks: a wrapper that works in place must not change the rollouts.
+        return self.episode.states[self.token, self.point].copy()
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """One decision. `info` holds the layer, the optimal one, and whether a token was finished and at which layer."""
+        """One decision. `info` holds the layer it was taken at and the token's optimal one."""
         layer, following = self.layers[self.point], self.layers[self.point + 1]
         optimal, correct = self.optimal[self.token], self.correct[self.token, self.point]
         if action == EXIT:
@@ -72,7 +73,7 @@ class EarlyExitEnv(gymnasium.Env):
             self.point += 1
         terminated = self.token == len(self.episode.last)
         # The observation after the end is never acted on; it repeats the last token's.
-        observation = self.episode.states[-1, 0] if terminated else self._observation()
+        observation = self.episode.states[-1, 0].copy() if terminated else self._observation()
         return observation, float(reward), terminated, False, info
 
 
@@ -82,6 +83,8 @@ class RolloutVecEnv(VecEnv):
     Environment i draws its prompts as an `EarlyExitEnv` seeded with `seed + i` does. A finished episode restarts within
     the step, its last observation in `info["terminal_observation"]` and its mean reward per step in `info["episode"]`.
     """
+
+    render_mode = None
 
     def __init__(self, rollouts: Rollouts, n: int, coefficients: RewardCoefficients, seed: int):
         self.rollouts = rollouts
@@ -132,7 +135,7 @@ class RolloutVecEnv(VecEnv):
         done = self.token == self.rollouts.last.shape[1]
         infos: list[dict] = [{} for _ in range(self.num_envs)]
         for row in np.flatnonzero(done):
-            infos[row]["terminal_observation"] = self.rollouts.states[self.prompt[row], -1, 0]
+            infos[row]["terminal_observation"] = self.rollouts.states[self.prompt[row], -1, 0].copy()
             infos[row]["episode"] = {
                 "r": self.total[row] / self.length[row],
                 "l": int(self.length[row]),

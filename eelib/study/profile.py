@@ -4,7 +4,9 @@ A profile is a YAML file in `profiles/` with exactly the fields below; a run may
 (`evaluation.samples=50`). Every value is checked when it is read, so that a run never fails on one later.
 """
 
+import contextlib
 import dataclasses
+import math
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,9 @@ import yaml
 from eelib.study.errors import InputError
 
 PROFILES = Path("profiles")
+_ALLOWED = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+_SECTIONS = ["data", "context", "fine_tuning", "fixed_exits", "reinforcement", "evaluation"]
+_SCHEDULERS = ["constant", "constant_with_warmup", "linear", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -22,9 +27,8 @@ class Data:
     """Where code files come from and how many of them are used."""
 
     source: str  # packages | hub | line-completion
-    path: (
-        str | None
-    )  # line-completion: the folder of its *.jsonl.gz files; hub: a local copy, or null for the hub
+    path: str | None  # folder of line-completion files, or of a local copy of the hub's; null: the hub
+    projects: list[str] | None  # packages: only these projects of the table; null: all
     train_files: int | None  # at most this many files of each language; null: all
     validation_files: int | None
     test_files: int | None
@@ -135,10 +139,14 @@ def load_profile(name: str, overrides: dict[str, str] | None = None) -> Profile:
     path = PROFILES / f"{name}.yaml"
     if not path.exists():
         raise InputError(f"There is no profile {name!r}: allowed are {', '.join(profile_names())}.")
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    _build(Profile, values, str(path))  # whole before anything in it is replaced
     for dotted, text in (overrides or {}).items():
         _override(values, dotted, text)
-    profile = _build(Profile, values, str(path))
+    profile = _build(Profile, values, "the settings")
     _check(profile)
     return profile
 
@@ -179,32 +187,38 @@ def _override(values: dict[str, Any], dotted: str, text: str) -> None:
         values[field] = [yaml.safe_load(part) for part in values[field].split(",")]
 
 
-def _build(cls: type, values: Any, where: str) -> Any:
+def _build(cls: type, values: Any, where: str, prefix: str = "") -> Any:
     """A dataclass from a mapping with exactly its fields, each of its type."""
     hints = get_type_hints(cls)
     if not isinstance(values, dict):
-        raise InputError(f"{where} must be a mapping with the fields {', '.join(hints)}.")
-    for name in values.keys() - hints.keys():
-        raise InputError(f"{where} has an unknown field {name!r}: allowed are {', '.join(hints)}.")
-    for name in hints.keys() - values.keys():
-        raise InputError(f"{where} lacks the field {name!r}.")
-    return cls(**{name: _convert(values[name], hint, f"{where}: {name}") for name, hint in hints.items()})
+        what = prefix.rstrip(".") or "the whole"
+        raise InputError(f"In {where}, {what} is {values!r}: allowed are the fields {', '.join(hints)}.")
+    for name in values:
+        if name not in hints:
+            raise InputError(f"In {where}, {prefix}{name} is unknown: allowed are {', '.join(hints)}.")
+    for name in hints:
+        if name not in values:
+            raise InputError(f"In {where}, {prefix}{name} is missing.")
+    return cls(**{name: _convert(values[name], hint, where, prefix + name) for name, hint in hints.items()})
 
 
-def _convert(value: Any, hint: Any, where: str) -> Any:
+def _convert(value: Any, hint: Any, where: str, dotted: str) -> Any:
     if dataclasses.is_dataclass(hint):
-        return _build(hint, value, where)
+        return _build(hint, value, where, f"{dotted}.")
     if get_origin(hint) is types.UnionType:
-        return None if value is None else _convert(value, get_args(hint)[0], where)
+        return None if value is None else _convert(value, get_args(hint)[0], where, dotted)
     if get_origin(hint) is list:
         if not isinstance(value, list):
             value = [value]
-        return [_convert(item, get_args(hint)[0], where) for item in value]
+        return [_convert(item, get_args(hint)[0], where, dotted) for item in value]
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
+    if hint is float and isinstance(value, str):  # YAML reads 1e-5, without a point, as text
+        with contextlib.suppress(ValueError):
+            return float(value)
     if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
-    raise InputError(f"{where} is {value!r}: allowed is a value of type {hint.__name__}.")
+    raise InputError(f"In {where}, {dotted} is {value!r}: allowed is {_ALLOWED[hint]}.")
 
 
 def check_threshold(threshold: float) -> None:
@@ -232,8 +246,15 @@ def _check(profile: Profile) -> None:
     check_choice("dtype", profile.dtype, ["float32", "bfloat16", "float16"])
     for language in profile.languages:
         check_choice("language", language, ["java", "python"])
-    if not profile.evaluation.thresholds:
-        raise InputError("evaluation.thresholds is empty: at least one threshold is needed.")
+    check_choice("learning-rate schedule", profile.fine_tuning.lr_scheduler_type, _SCHEDULERS)
+    for name, values in {
+        "models": profile.models,
+        "languages": profile.languages,
+        "evaluation.thresholds": profile.evaluation.thresholds,
+        "evaluation.context_fractions": profile.evaluation.context_fractions,
+    }.items():
+        if not values:
+            raise InputError(f"{name} is empty: at least one is needed.")
     for threshold in profile.evaluation.thresholds:
         check_threshold(threshold)
     for fraction in [*profile.evaluation.context_fractions, profile.fixed_exits.context_fraction]:
@@ -249,10 +270,32 @@ def _check(profile: Profile) -> None:
                 f"reinforcement.alpha is {rl.alpha}, more than beta_{language} = {beta}: "
                 "leaving late may not cost more than leaving early."
             )
-    for section in dataclasses.fields(profile):
-        value = getattr(profile, section.name)
-        if dataclasses.is_dataclass(value):
-            for field in dataclasses.fields(value):
-                number = getattr(value, field.name)
-                if field.type is int and field.name not in ("seed", "warmup_steps") and number < 1:
-                    raise InputError(f"{section.name}.{field.name} is {number}: allowed are values from 1.")
+    if rl.buffer % rl.environments:
+        raise InputError(
+            f"reinforcement.buffer is {rl.buffer}: allowed are multiples of the {rl.environments} environments."
+        )
+    _check_numbers(profile)
+
+
+def _check_numbers(profile: Profile) -> None:
+    tuning = profile.fine_tuning
+    for name, number, most in (
+        ("fine_tuning.decay", tuning.decay, 1),
+        ("fine_tuning.exit_positions", tuning.exit_positions, 1),
+        ("fine_tuning.adam_beta2", tuning.adam_beta2, 0.9999),
+        ("fine_tuning.learning_rate", tuning.learning_rate, 1),
+        ("fine_tuning.max_gradient_norm", tuning.max_gradient_norm, math.inf),
+        ("reinforcement.learning_rate", profile.reinforcement.learning_rate, 1),
+        ("evaluation.temperature", profile.evaluation.temperature, math.inf),
+    ):
+        if not (0 < number <= most and math.isfinite(number)):
+            raise InputError(f"{name} is {number}: allowed are values above 0, at most {most}.")
+    for prefix, section in {
+        "": profile,
+        **{f"{name}.": getattr(profile, name) for name in _SECTIONS},
+    }.items():
+        for field in dataclasses.fields(section):
+            least = 0 if field.name in ("seed", "warmup_steps") else 1
+            number = getattr(section, field.name)
+            if field.type in (int, int | None) and number is not None and number < least:
+                raise InputError(f"{prefix}{field.name} is {number}: allowed are values from {least}.")

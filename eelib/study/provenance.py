@@ -36,12 +36,27 @@ def _git(*arguments: str) -> str:
 
 @cache
 def code_hash(layer: str) -> str:
-    """Hash of the code that a stage of `layer` may call: its own subpackage and all below, comments and docstrings aside."""
+    """Hash of the code that a stage of `layer` may call: its own subpackage and all below, comments and docstrings aside.
+
+    JSON files beside the code, such as the lists of frequent literals, count as code.
+    """
     digest = hashlib.sha256()
     for name in LAYERS[: LAYERS.index(layer) + 1]:
         for file in sorted((PACKAGE / name).rglob("*.py")):
             digest.update(file.relative_to(PACKAGE).as_posix().encode())
             digest.update(_without_docstrings(file.read_text(encoding="utf-8")).encode())
+        for file in sorted((PACKAGE / name).rglob("*.json")):
+            digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def folder_hash(folder: Path) -> str:
+    """Hash of all files in a folder, by name and content."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").digest()
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + content)
     return digest.hexdigest()
 
 

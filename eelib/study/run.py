@@ -18,8 +18,9 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
 from eelib.study.errors import InputError
-from eelib.study.profile import PROFILES, load_profile, parse_settings, profile_names
-from eelib.study.provenance import PACKAGE
+from eelib.study.profile import PROFILES, Profile, load_profile, parse_settings, profile_names
+from eelib.study.provenance import PACKAGE, folder_hash
+from eelib.study.stages import room_on_disk
 
 NOTEBOOKS = Path("notebooks")
 
@@ -60,10 +61,12 @@ def notebooks() -> dict[str, Path]:
     return {path.name[:2]: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
 
 
-def run_key(notebook: Path, parameters: dict, profile: str) -> str:
-    """Hash of all that decides what a notebook writes: its source, parameters, the profile, eelib, the shipped models."""
+def run_key(notebook: Path, parameters: dict, profile: Profile) -> str:
+    """Hash of all that decides what a notebook writes: source, parameters, profile, eelib, shipped models, given data."""
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
-    files = [notebook, PROFILES / f"{profile}.yaml"]
+    if profile.data.path is not None:
+        digest.update(folder_hash(Path(profile.data.path)).encode())
+    files = [notebook, PROFILES / f"{profile.name}.yaml"]
     files += sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".csv", ".json"))
     files += sorted(path for path in Path("models").rglob("*") if path.is_file())
     for path in files:
@@ -83,10 +86,10 @@ def is_current(record: Path, key: str) -> bool:
     return content["key"] == key and all(_hash(path) == value for path, value in content["outputs"].items())
 
 
-def run_notebook(number: str, notebook: Path, profile: str, settings: str, force: bool) -> None:
+def run_notebook(number: str, notebook: Path, profile: Profile, settings: str, force: bool) -> None:
     """Execute one notebook and record what it wrote; a failure keeps the executed copy and is raised."""
-    parameters = {"profile": profile} | ({"settings": settings} if settings else {})
-    folder = Path("results") / profile / "notebooks"
+    parameters = {"profile": profile.name} | ({"settings": settings} if settings else {})
+    folder = Path("results") / profile.name / "notebooks"
     folder.mkdir(parents=True, exist_ok=True)
     output, record = folder / notebook.name, folder / f"{notebook.stem}.json"
     failed = folder / f"{notebook.stem}.failed.ipynb"
@@ -115,9 +118,11 @@ def run_notebook(number: str, notebook: Path, profile: str, settings: str, force
         output.as_posix(),
         *(path.as_posix() for path in written if path.stat().st_mtime_ns >= started),
     ]
-    record.write_text(
+    whole = record.with_suffix(".tmp")
+    whole.write_text(
         json.dumps({"key": key, "outputs": {path: _hash(path) for path in outputs}}, indent=1) + "\n"
     )
+    whole.rename(record)
     seconds = time.monotonic() - clock
     print(f"   {notebook.stem} took {seconds:.0f} s and wrote {len(outputs) - 1} files", flush=True)
 
@@ -174,7 +179,8 @@ def run(args: argparse.Namespace) -> None:
     started = time.monotonic()
     print(f"Profile {profile.name} of {', '.join(profile_names())}: {profile.description}", flush=True)
     for number, notebook in chosen.items():
-        run_notebook(number, notebook, profile.name, settings, args.force)
+        with room_on_disk(Path("results") / profile.name / "notebooks" / notebook.name):
+            run_notebook(number, notebook, profile, settings, args.force)
     print(
         f"Done in {(time.monotonic() - started) / 60:.1f} minutes: figures/, tables/, results/.", flush=True
     )

@@ -76,9 +76,8 @@ def make(stage: Stage, root: Path, function: Callable[[Path], None], force: bool
     With `force` it is made anew, and the old artifact stays in place until the new one is whole.
     """
     folder = stage.folder(root)
-    partial = folder.with_name(folder.name + ".partial")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(folder), _room_on_disk(folder):
+    partial, replaced = (folder.with_name(folder.name + suffix) for suffix in (".partial", ".replaced"))
+    with room_on_disk(folder), _lock(folder):
         if not force and (found := find(stage, root)):
             return found
         if force:
@@ -96,28 +95,38 @@ def make(stage: Stage, root: Path, function: Callable[[Path], None], force: bool
             "seconds": round(time.perf_counter() - started, 1),
         }
         (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
+        if folder.exists():  # moved first: a kill while it is deleted must not leave half of it in place
+            shutil.rmtree(replaced, ignore_errors=True)
+            folder.rename(replaced)
         partial.rename(folder)
+        shutil.rmtree(replaced, ignore_errors=True)
     return Artifact(folder, stage.key)
 
 
 @contextmanager
 def _lock(folder: Path):
     """Keep two processes from making the same stage at once; a killed process lets go by itself."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.with_name(folder.name + ".lock"), "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
 @contextmanager
-def _room_on_disk(folder: Path):
+def room_on_disk(target: Path):
+    """Turn the failure of a write for want of room into InputError.
+
+    Only Python's own writes say so by their type; torch, numpy and safetensors raise errors of their own, so whatever
+    fails on a full disk counts.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        free = shutil.disk_usage(next(folder for folder in target.absolute().parents if folder.exists())).free
+        by_type = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if not by_type and "No space left on device" not in str(error) and free >= 2**20:
             raise
-        free = shutil.disk_usage(folder.parent).free / 2**20
         raise InputError(
-            f"The disk has no room for {folder}: {free:.0f} MiB are free; finished stages are kept, so free some and run again."
+            f"The disk has no room for {target}: {free / 2**20:.0f} MiB are free; what was finished is kept, so free some "
+            "and run again."
         ) from error

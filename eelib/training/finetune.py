@@ -1,5 +1,6 @@
 """Fine-tuning with the aggregated loss on the Hugging Face Trainer (thesis, Section 4.4)."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,16 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from eelib.models.exits import loss_weights
@@ -29,7 +39,10 @@ class ExitTrainer(Trainer):
         self.parts = take_apart(self.model)
         self.weights = weights
         self.exit_positions = exit_positions
-        self.exit_losses: dict[int, float] = {}
+        self.exit_losses: list[dict[int, float]] = []  # of the micro-batches since the last record
+        # Lets the Trainer divide each loss by the number of accumulated micro-batches (fewer in an epoch's last step),
+        # which it leaves to the model where the model's own loss counts the tokens of all of them.
+        self.model_accepts_loss_kwargs = False
 
     def compute_loss(
         self, model: PreTrainedModel, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any
@@ -43,16 +56,37 @@ class ExitTrainer(Trainer):
             losses = layer_losses(
                 self.parts, states, inputs["labels"], list(self.weights), self.exit_positions, generator
             )
-            self.exit_losses = {layer: loss.item() for layer, loss in losses.items()}
-            loss = aggregated_loss(losses, self.weights)
-        # The Trainer averages over accumulated micro-batches only for models that count items by themselves.
-        return loss / self.args.gradient_accumulation_steps if self.model_accepts_loss_kwargs else loss
+            self.exit_losses.append({layer: loss.item() for layer, loss in losses.items()})
+            return aggregated_loss(losses, self.weights)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Every training record also holds the loss of each layer at that step."""
         if "loss" in logs:
-            logs |= {f"loss_layer_{layer}": loss for layer, loss in self.exit_losses.items()}
+            means = pd.DataFrame(self.exit_losses).mean()
+            logs |= {f"loss_layer_{layer}": float(means[layer]) for layer in self.weights}
+            self.exit_losses.clear()
         super().log(logs, *args, **kwargs)
+
+
+class NoFinalCheckpoint(TrainerCallback):
+    """Leaves out the checkpoint after the last step: resumed from there, the Trainer would take one step too many."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if state.global_step >= state.max_steps:
+            control.should_save = False
+
+
+def last_whole_checkpoint(run: Path) -> str | None:
+    """The last checkpoint in `run`; one that a kill left half written is deleted, and the one before it counts.
+
+    A checkpoint is whole when it has the Trainer's state, which is written last.
+    """
+    for checkpoint in run.glob("checkpoint-*"):
+        if not (checkpoint / TRAINER_STATE_NAME).exists():
+            shutil.rmtree(checkpoint)
+    return get_last_checkpoint(str(run)) if run.exists() else None
 
 
 def fine_tune(
@@ -99,9 +133,12 @@ def fine_tune(
             disable_tqdm=False,
         ),
         train_dataset=PackedDataset(ids, config.sequence_length),
+        callbacks=[NoFinalCheckpoint],
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(run)) if run.exists() else None)
-    log = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry])
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(run))
+    losses = [f"loss_layer_{layer}" for layer in trainer.weights]
+    columns = ["step", "epoch", "learning_rate", "grad_norm", "loss", *losses]
+    log = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry], columns=columns)
     log.to_parquet(folder / "log.parquet", index=False)
     model.eval().save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from eelib.data.corpus import PACKAGES_TABLE, CodeFile, read_package, token_runs, without_near_duplicates
 from eelib.data.lexing import LANGUAGES
@@ -24,6 +23,8 @@ from eelib.data.packages import read_table
 from eelib.models.pico import PICO_CONFIGS, POSITIONS, pico_config, random_model
 from eelib.models.tokenizer import train_tokenizer
 from eelib.study.errors import InputError
+from eelib.training.finetune import last_whole_checkpoint
+from eelib.training.card import write_card
 from eelib.training.packing import PackedDataset, encode_files
 
 PRETRAINING_TABLE = PACKAGES_TABLE.with_name("pretraining_packages.csv")
@@ -132,7 +133,7 @@ def pretrain(args: argparse.Namespace) -> None:
         eval_dataset=validation,
     )
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(run)) if run.exists() else None)
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(run))
     target = args.output / args.model
     model.to(torch.bfloat16).save_pretrained(target)
     tokenizer.save_pretrained(target)
@@ -140,6 +141,7 @@ def pretrain(args: argparse.Namespace) -> None:
         "model": args.model,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "steps": args.steps,
+        "batch_size": args.batch_size,
         "tokens_seen": args.steps * args.batch_size * POSITIONS,
         "learning_rate": args.learning_rate,
         "seed": args.seed,
@@ -149,6 +151,7 @@ def pretrain(args: argparse.Namespace) -> None:
         "log": trainer.state.log_history,
     }
     (target / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    write_card(target)
 
 
 def main() -> None:

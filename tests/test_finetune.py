@@ -1,0 +1,246 @@
+"""Fine-tuning: it learns, its log is whole, and a killed run goes on to the very weights of an uninterrupted one."""
+
+import dataclasses
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import VOCABULARY, tiny_model
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from eelib.models.exits import loss_weights
+from eelib.models.parts import take_apart
+from eelib.models.tokenizer import train_tokenizer
+from eelib.study.profile import FineTuning
+from eelib.training.finetune import ExitTrainer, fine_tune
+from eelib.training.loss import aggregated_loss, layer_losses
+
+LENGTH, LAYERS = 16, 8
+CONFIG = FineTuning(
+    steps=6,
+    batch_size=2,
+    gradient_accumulation_steps=1,
+    sequence_length=LENGTH,
+    learning_rate=1e-3,
+    adam_beta2=0.99,
+    weight_decay=0.01,
+    max_gradient_norm=1.0,
+    lr_scheduler_type="linear",
+    warmup_steps=1,
+    bf16=False,
+    decay=0.9,
+    exit_positions=1.0,
+    checkpoint_steps=1_000,
+    seed=0,
+)
+# As the profiles run it, and where a resumed run could go wrong: sampled positions, bf16, dropout (in the model), and
+# checkpoints in the middle and at the end of an epoch of six steps.
+INTERRUPTED = dataclasses.replace(CONFIG, steps=8, exit_positions=0.25, bf16=True, checkpoint_steps=3)
+
+
+class Killed(Exception):
+    """Stands for the end of a process."""
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(["a b c"], vocabulary_size=270)
+
+
+def random_ids(blocks: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(3, VOCABULARY, blocks * LENGTH).astype(np.int32)
+
+
+def model(pico: str = "llama-pico", dropout: float = 0.0):
+    model = tiny_model(pico, LAYERS)
+    for module in model.modules():
+        if hasattr(module, "dropout") and isinstance(module.dropout, float):
+            module.dropout = dropout
+    return model
+
+
+def run(folder: Path, config: FineTuning, tokenizer, ids=None, **kind) -> pd.DataFrame:
+    folder.mkdir(exist_ok=True, parents=True)
+    fine_tune(model(**kind), tokenizer, random_ids(6) if ids is None else ids, config, folder, "a test")
+    return pd.read_parquet(folder / "log.parquet")
+
+
+def die_at(monkeypatch, step: int) -> None:
+    """Let the next run die when it computes the loss of a step, as a kill in its middle would end it."""
+
+    def compute_loss(self, *args, real=ExitTrainer.compute_loss, **kwargs):
+        if self.state.global_step == step:
+            raise Killed
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(ExitTrainer, "compute_loss", compute_loss)
+
+
+def killed(*_, **__):
+    raise Killed
+
+
+def assert_equal_runs(folder: Path, reference: Path) -> None:
+    """Weights and log are the same bit by bit."""
+    ours, theirs = (load_file(path / "model" / "model.safetensors") for path in (folder, reference))
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
+    logs = [pd.read_parquet(path / "log.parquet") for path in (folder, reference)]
+    pd.testing.assert_frame_equal(*logs, check_exact=True)
+
+
+@pytest.mark.parametrize("pico", ["llama-pico", "opt-pico"])
+def test_a_repeated_sequence_is_learnt_at_all_layers(tmp_path, tokenizer, pico):
+    config = dataclasses.replace(CONFIG, steps=25, batch_size=1, learning_rate=3e-3)
+    log = run(tmp_path, config, tokenizer, ids=np.tile(random_ids(1), 4), pico=pico)
+    for column in ("loss", "loss_layer_4", "loss_layer_8"):
+        assert log[column].iloc[-1] < 0.5 * log[column].iloc[0], column
+
+
+def test_the_log_has_one_whole_row_a_step(tmp_path, tokenizer):
+    log = run(tmp_path, CONFIG, tokenizer)
+    layers = ["loss_layer_4", "loss_layer_8"]
+    assert log.columns.tolist() == ["step", "epoch", "learning_rate", "grad_norm", "loss", *layers]
+    assert log.step.tolist() == [1, 2, 3, 4, 5, 6]
+    assert np.isfinite(log.to_numpy(dtype=float)).all() and (log.grad_norm > 0).all()
+    weights = loss_weights(LAYERS)
+    weighted = sum(weight * log[f"loss_layer_{layer}"] for layer, weight in weights.items())
+    np.testing.assert_allclose(log.loss, weighted / sum(weights.values()), rtol=1e-5)
+    # One warm-up step, then linearly to zero.
+    np.testing.assert_allclose(log.learning_rate, 1e-3 * np.array([0, 5, 4, 3, 2, 1]) / 5, rtol=1e-6)
+
+
+def test_the_first_loss_is_that_of_the_model_it_began_with(tmp_path, tokenizer):
+    ids = random_ids(2)  # a single batch, whatever the order
+    log = run(tmp_path, dataclasses.replace(CONFIG, steps=1), tokenizer, ids)
+    parts, batch = take_apart(model()), torch.from_numpy(ids.astype(np.int64)).view(2, LENGTH)
+    with torch.no_grad():
+        losses = layer_losses(parts, parts.hidden_states(batch), batch, [4, 8])
+    assert log.loss_layer_4[0] == pytest.approx(losses[4].item(), rel=1e-5)
+    assert log.loss_layer_8[0] == pytest.approx(losses[8].item(), rel=1e-5)
+    assert log.loss[0] == pytest.approx(aggregated_loss(losses, loss_weights(LAYERS)).item(), rel=1e-5)
+
+
+def test_the_written_model_is_the_trained_one(tmp_path, tokenizer):
+    ids = np.tile(random_ids(1), 2)
+    log = run(tmp_path, dataclasses.replace(CONFIG, steps=15), tokenizer, ids)
+    trained = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    assert {parameter.dtype for parameter in trained.parameters()} == {torch.float32}
+    assert (tmp_path / "model" / "tokenizer.json").exists()
+    batch = torch.from_numpy(ids.astype(np.int64)).view(2, LENGTH)
+    with torch.no_grad():
+        loss = trained(batch, labels=batch).loss.item()
+    assert loss <= log.loss_layer_8.iloc[-1] < log.loss_layer_8.iloc[0] - 1
+
+
+@pytest.mark.parametrize("pico", ["llama-pico", "opt-pico"])
+def test_accumulated_gradients_are_those_of_one_larger_batch(tmp_path, tokenizer, pico):
+    # Six blocks: epochs of a full step (two micro-batches) and a half one (a single micro-batch).
+    large = dataclasses.replace(CONFIG, batch_size=4)
+    small = dataclasses.replace(CONFIG, batch_size=2, gradient_accumulation_steps=2)
+    logs = [run(tmp_path / str(config.batch_size), config, tokenizer, pico=pico) for config in (large, small)]
+    assert logs[0].epoch.tolist() == pytest.approx([0.5, 1, 1.5, 2, 2.5, 3])
+    assert logs[0].columns.tolist() == logs[1].columns.tolist()
+    for column in ("loss", "grad_norm", "learning_rate", "loss_layer_4", "loss_layer_8"):
+        np.testing.assert_allclose(logs[0][column], logs[1][column], rtol=2e-3, err_msg=column)
+    weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("4", "2")]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(tensor, weights[1][name], rtol=0, atol=2e-4)
+
+
+def interruptible(folder: Path, tokenizer, config: FineTuning = INTERRUPTED) -> None:
+    run(folder, config, tokenizer, random_ids(12), pico="opt-pico", dropout=0.2)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, tokenizer):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    interruptible(folder, tokenizer)
+    return folder
+
+
+@pytest.mark.parametrize("step", [1, 4, 7])  # before the first checkpoint; after it; after the second
+def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path, tokenizer, uninterrupted, step):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        die_at(patch, step)
+        interruptible(tmp_path, tokenizer)
+    assert not (tmp_path / "model").exists()
+    computed = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = ExitTrainer.compute_loss
+        patch.setattr(
+            ExitTrainer,
+            "compute_loss",
+            lambda self, *a, **k: computed.append(self.state.global_step) or real(self, *a, **k),
+        )
+        interruptible(tmp_path, tokenizer)
+    assert computed == list(range(step // 3 * 3, 8))  # nothing before the checkpoint runs again
+    assert_equal_runs(tmp_path, uninterrupted)
+
+
+def test_a_run_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before(
+    tmp_path, tokenizer, uninterrupted
+):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        die_at(patch, 4)
+        interruptible(tmp_path, tokenizer)
+    whole = tmp_path / "checkpoints" / "checkpoint-3"
+    half = tmp_path / "checkpoints" / "checkpoint-6"
+    half.mkdir()
+    shutil.copy(whole / "model.safetensors", half)  # the weights are written first
+    interruptible(tmp_path, tokenizer)
+    assert_equal_runs(tmp_path, uninterrupted)
+
+
+@pytest.mark.parametrize("checkpoint_steps", [3, 4])  # 8 steps: never due at the end, and due there
+def test_a_run_killed_after_its_last_step_writes_the_same(
+    tmp_path, tokenizer, uninterrupted, checkpoint_steps
+):
+    config = dataclasses.replace(INTERRUPTED, checkpoint_steps=checkpoint_steps)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(pd.DataFrame, "to_parquet", killed)
+        interruptible(tmp_path, tokenizer, config)
+    interruptible(tmp_path, tokenizer, config)
+    assert_equal_runs(tmp_path, uninterrupted)
+
+
+def test_dropout_and_the_seed_matter_to_these_runs(tmp_path, tokenizer, uninterrupted):
+    # Otherwise the comparisons above would hold whatever became of the random number generators.
+    interruptible(tmp_path / "seed", tokenizer, dataclasses.replace(INTERRUPTED, seed=1))
+    run(tmp_path / "dropout", INTERRUPTED, tokenizer, random_ids(12), pico="opt-pico")
+    losses = [
+        pd.read_parquet(path / "log.parquet").loss.tolist()
+        for path in (uninterrupted, tmp_path / "seed", tmp_path / "dropout")
+    ]
+    assert losses[0] != losses[1] and losses[0] != losses[2]
+
+
+@pytest.mark.slow
+def test_a_process_that_is_really_killed_goes_on(tmp_path, tokenizer, uninterrupted):
+    program = (
+        "import sys, pathlib; sys.path.insert(0, sys.argv[1]);"
+        "import test_finetune as t;"
+        "t.interruptible(pathlib.Path(sys.argv[2]), t.train_tokenizer(['a b c'], vocabulary_size=270))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", program, str(Path(__file__).parent), str(tmp_path)]
+    )
+    deadline = time.monotonic() + 300
+    try:
+        while not (tmp_path / "checkpoints" / "checkpoint-6").exists():  # it may be half written
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.001)
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL and not (tmp_path / "model").exists()
+    interruptible(tmp_path, tokenizer)
+    assert_equal_runs(tmp_path, uninterrupted)

@@ -1,0 +1,122 @@
+"""The aggregated loss: values by hand, the model's own loss at the last layer, and the sampled exit positions."""
+
+import pytest
+import torch
+from conftest import VOCABULARY, tiny_model
+
+from eelib.models.exits import loss_weights
+from eelib.models.parts import take_apart
+from eelib.training.loss import aggregated_loss, layer_losses
+
+LAYERS = [4, 6, 10, 12]
+
+
+@pytest.fixture(scope="module")
+def ids():
+    return torch.randint(3, VOCABULARY, (2, 21), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def states(parts, ids):
+    with torch.no_grad():
+        return parts.hidden_states(ids)
+
+
+def test_aggregated_loss_by_hand():
+    losses = {4: torch.tensor(2.0), 6: torch.tensor(3.0), 8: torch.tensor(1.0), 12: torch.tensor(100.0)}
+    # Divided by the weights' sum, whatever it is; layers without a weight do not count.
+    assert aggregated_loss(losses, {4: 0.5, 6: 0.2, 8: 0.1}).item() == pytest.approx(1.7 / 0.8)
+    weights = loss_weights(8)  # 0.7 and 0.1
+    assert aggregated_loss(losses, weights).item() == pytest.approx((0.7 * 2 + 0.1 * 1) / 0.8)
+
+
+@pytest.mark.parametrize("exit_positions", [1.0, 0.25])
+def test_the_last_layers_loss_is_the_models_own(parts, ids, states, exit_positions):
+    with torch.no_grad():
+        theirs = parts.model(ids, labels=ids).loss
+    ours = layer_losses(parts, states, ids, LAYERS, exit_positions)
+    torch.testing.assert_close(ours[12], theirs)
+
+
+def test_an_exit_points_loss_by_hand(parts, ids, states):
+    ours = layer_losses(parts, states, ids, LAYERS)
+    decoder = getattr(parts.model.model, "decoder", parts.model.model)
+    norm = decoder.norm if hasattr(decoder, "norm") else decoder.final_layer_norm
+    for layer in (4, 6, 10):
+        logits = norm(states[layer - 1]) @ parts.model.lm_head.weight.T
+        terms = [
+            -logits[row, t].log_softmax(-1)[ids[row, t + 1]]
+            for row in range(2)
+            for t in range(len(ids[0]) - 1)
+        ]
+        torch.testing.assert_close(ours[layer], torch.stack(terms).mean())
+    assert len({round(loss.item(), 3) for loss in ours.values()}) == len(LAYERS)  # layers do differ
+
+
+def test_a_share_of_all_positions_is_the_full_mean(parts, ids, states):
+    full = layer_losses(parts, states, ids, LAYERS)
+    shared = layer_losses(parts, states, ids, LAYERS, 0.999, torch.Generator().manual_seed(0))  # 40 of 40
+    for layer in LAYERS:
+        torch.testing.assert_close(shared[layer], full[layer])
+
+
+@torch.no_grad()
+def test_sampled_positions_give_an_unbiased_estimate(parts, ids, states):
+    full = layer_losses(parts, states, ids, LAYERS)
+    generator = torch.Generator().manual_seed(0)
+    draws = [layer_losses(parts, states, ids, LAYERS, 0.25, generator) for _ in range(400)]
+    for layer in LAYERS[:-1]:
+        values = torch.stack([draw[layer] for draw in draws]).double()
+        standard_error = values.std() / len(draws) ** 0.5
+        assert standard_error > 0
+        assert abs(values.mean() - full[layer]) < 4 * standard_error
+    assert all(draw[12] == full[12] for draw in draws)
+
+
+def test_all_layers_are_sampled_at_the_same_positions(parts, ids, states):
+    # One layer's states at every depth: equal losses if and only if the positions are the same.
+    copies = [states[3]] * 12
+    for seed in range(5):
+        losses = layer_losses(parts, copies, ids, LAYERS, 0.25, torch.Generator().manual_seed(seed))
+        assert losses[4] == losses[6] == losses[10] != losses[12]
+
+
+def test_the_draw_is_the_generators(parts, ids, states):
+    first, again, other = (
+        layer_losses(parts, states, ids, [4], 0.25, torch.Generator().manual_seed(seed))[4]
+        for seed in (7, 7, 8)
+    )
+    assert first == again != other
+
+
+def test_a_tiny_share_still_takes_one_position(parts, ids, states):
+    # The loss at one position is one of the 40 that a sequence of two tokens each would give.
+    singles = [
+        layer_losses(
+            parts, [s[row : row + 1, t : t + 2] for s in states], ids[row : row + 1, t : t + 2], [4]
+        )[4].item()
+        for row in range(2)
+        for t in range(20)
+    ]
+    for seed in range(5):
+        loss = layer_losses(parts, states, ids, [4], 1e-6, torch.Generator().manual_seed(seed))[4].item()
+        assert min(abs(loss - single) for single in singles) < 1e-5
+
+
+@pytest.mark.parametrize("pico", ["llama-pico", "opt-pico"])
+@pytest.mark.parametrize("exit_positions", [1.0, 0.25])
+def test_gradients_reach_the_early_layers(pico, exit_positions, ids):
+    parts = take_apart(tiny_model(pico))
+
+    def gradient_norms(weights):
+        parts.model.zero_grad()
+        losses = layer_losses(parts, parts.hidden_states(ids), ids, list(weights), exit_positions)
+        aggregated_loss(losses, weights).backward()
+        return [
+            sum(p.grad.norm().item() for p in layer.parameters() if p.grad is not None)
+            for layer in parts.layers
+        ]
+
+    only_first = gradient_norms({4: 1.0})
+    assert all(norm > 0 for norm in only_first[:4]) and only_first[4:] == [0.0] * 8
+    assert all(norm > 0 for norm in gradient_norms(loss_weights(12)))

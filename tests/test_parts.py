@@ -1,0 +1,127 @@
+"""Models taken apart: OPT and Llama in their variants against Hugging Face's own forward pass, the rest refused."""
+
+import pytest
+import torch
+from conftest import VOCABULARY, tiny_model
+from transformers import (
+    DynamicCache,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
+
+from eelib.models.parts import take_apart
+from eelib.study.errors import InputError
+
+SHAPE = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 8, "num_attention_heads": 4}
+ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 5e5,
+    "factor": 32.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+}
+VARIANTS = {
+    # As OPT-350m has it, but pre-norm: words narrower than the layers, projected in and out.
+    "opt with narrow words": OPTConfig(
+        **SHAPE, ffn_dim=64, word_embed_proj_dim=16, max_position_embeddings=64, pad_token_id=1
+    ),
+    # As Llama-3.2 has it: scaled rotary positions, heads whose width is not hidden_size / heads.
+    "llama 3.2": LlamaConfig(
+        **SHAPE,
+        num_key_value_heads=2,
+        head_dim=16,
+        intermediate_size=64,
+        max_position_embeddings=128,
+        rope_parameters=ROPE | {"original_max_position_embeddings": 16},
+        tie_word_embeddings=True,
+    ),
+    "untied llama with biases": LlamaConfig(
+        **SHAPE, intermediate_size=64, attention_bias=True, mlp_bias=True, tie_word_embeddings=False
+    ),
+}
+
+
+def build(config):
+    torch.manual_seed(0)
+    model = {"opt": OPTForCausalLM, "llama": LlamaForCausalLM}[config.model_type](config)
+    with torch.no_grad():
+        for parameter in model.parameters():  # norms and biases too, so that leaving one out shows
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@pytest.fixture(scope="module", params=list(VARIANTS))
+def variant(request):
+    return take_apart(build(VARIANTS[request.param]))
+
+
+@pytest.fixture(scope="module")
+def ids():
+    return torch.randint(3, VOCABULARY, (2, 40), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("pico", "heads"), [("llama-pico", 2), ("opt-pico", 4)])
+def test_what_the_parts_say_of_a_model(pico, heads):
+    parts = take_apart(tiny_model(pico))
+    assert (parts.total_layers, parts.exit_points) == (12, [4, 6, 10])
+    assert (parts.width, parts.max_positions, parts.device.type) == (128, 256, "cpu")
+    assert parts.layers[0].self_attn.k_proj.out_features == heads * 32
+
+
+@torch.no_grad()
+def test_variants_compute_what_hugging_face_does(variant, ids):
+    theirs = variant.model(ids, output_hidden_states=True)
+    ours = variant.hidden_states(ids)
+    assert len(ours) == variant.total_layers
+    for layer in range(1, variant.total_layers):
+        torch.testing.assert_close(ours[layer - 1], theirs.hidden_states[layer])
+    torch.testing.assert_close(variant.logits(ours[-1]), theirs.logits)
+    assert variant.logits(ours[0]).shape == (2, 40, VOCABULARY)
+
+
+@torch.no_grad()
+def test_logits_of_single_states_are_those_of_the_sequence(variant, ids):
+    state = variant.hidden_states(ids)[3]
+    torch.testing.assert_close(variant.logits(state[:, 7]), variant.logits(state)[:, 7])
+
+
+@torch.no_grad()
+def test_projected_keys_and_values_are_those_that_hugging_face_caches(variant, ids):
+    cache = DynamicCache(config=variant.model.config)
+    variant.model(ids, past_key_values=cache)
+    positions = variant.positions(torch.arange(ids.shape[1]).expand(ids.shape))
+    inputs = [variant.embed(ids, positions), *variant.hidden_states(ids)[:-1]]
+    for layer, hidden in enumerate(inputs, start=1):
+        keys, values = variant.project_keys_values(layer, hidden, positions)
+        torch.testing.assert_close(keys, cache.layers[layer - 1].keys)
+        torch.testing.assert_close(values, cache.layers[layer - 1].values)
+
+
+def test_a_boolean_mask_hides_positions(parts):
+    ids = torch.tensor([[0, 5, 6, 7]])
+    positions = parts.positions(torch.arange(4)[None])
+    hidden = parts.embed(ids, positions)
+    causal = torch.ones(4, 4, dtype=torch.bool).tril()[None, None]
+    with torch.no_grad():
+        plain = parts.run_layer(1, hidden, positions, None, None)
+        torch.testing.assert_close(parts.run_layer(1, hidden, positions, None, causal), plain)
+        without_first = causal.clone()
+        without_first[..., 1:, 0] = False
+        hidden_first = parts.run_layer(1, hidden, positions, None, without_first)
+    torch.testing.assert_close(hidden_first[:, 0], plain[:, 0])
+    assert (hidden_first[:, 1:] - plain[:, 1:]).abs().amax(-1).min() > 1e-4
+
+
+def test_what_cannot_be_taken_apart_is_one_sentence():
+    gpt = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=8, n_head=2))
+    with pytest.raises(InputError, match="model type 'gpt2' cannot be taken apart"):
+        take_apart(gpt)
+    post_norm = OPTConfig(**SHAPE, ffn_dim=64, word_embed_proj_dim=16, do_layer_norm_before=False)
+    with pytest.raises(InputError, match="pre-norm 'opt'"):
+        take_apart(OPTForCausalLM(post_norm))
+    with pytest.raises(InputError, match="model of 6 layers has no exit point"):
+        take_apart(tiny_model("llama-pico", layers=6))

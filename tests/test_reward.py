@@ -1,0 +1,98 @@
+"""The reward, case by case against a table computed by hand from Eq. 5.1 and 5.2."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eelib.models.exits import exit_points
+from eelib.rl.reward import RewardCoefficients, continue_reward, exit_reward
+from eelib.study.errors import InputError
+
+COEFFICIENTS = RewardCoefficients(alpha=0.5, beta=0.75, gamma=0.6, epsilon=0.1)
+LONGEST = 24  # of 28 layers: from layer 4 to layer 28
+
+UNIT = st.floats(min_value=0, max_value=1)
+
+
+@pytest.mark.parametrize(
+    ("layer", "optimal", "correct", "reward"),
+    [
+        (4, 4, True, 1.0),
+        (26, 26, True, 1.0),
+        (6, 4, True, -(2 / 24) * 0.5),  # correct, late
+        (26, 4, True, -(22 / 24) * 0.5),
+        (4, 6, False, -(2 / 24) * 0.75),  # wrong, early
+        (4, 28, False, -(24 / 24) * 0.75),
+        (22, 26, False, -(4 / 24) * 0.75),
+        (8, 4, False, -0.1),  # wrong after the optimal layer: the rare case
+        (26, 22, False, -0.1),
+    ],
+)
+def test_exiting_by_hand(layer, optimal, correct, reward):
+    arrays = np.array(layer), np.array(optimal), np.array(correct)
+    assert exit_reward(*arrays, COEFFICIENTS, LONGEST) == pytest.approx(reward)
+
+
+@pytest.mark.parametrize(
+    ("layer", "optimal", "following", "reward"),
+    [
+        (4, 6, 6, 1.0),
+        (4, 28, 6, 1.0),
+        (26, 28, 28, 1.0),
+        (4, 4, 6, -(2 / 24) * 0.6),  # on from the optimal layer itself
+        (14, 14, 18, -(4 / 24) * 0.6),
+        (14, 4, 18, -(14 / 24) * 0.6),
+        (26, 4, 28, -(24 / 24) * 0.6),
+        (26, 26, 28, -(2 / 24) * 0.6),
+    ],
+)
+def test_continuing_by_hand(layer, optimal, following, reward):
+    arrays = np.array(layer), np.array(optimal), np.array(following)
+    assert continue_reward(*arrays, COEFFICIENTS, LONGEST) == pytest.approx(reward)
+
+
+def test_arrays_are_rewarded_element_by_element():
+    layer, optimal = np.array([[4, 6], [8, 26]]), np.array([[4, 4], [28, 22]])
+    correct = np.array([[True, True], [False, False]])
+    rewards = exit_reward(layer, optimal, correct, COEFFICIENTS, LONGEST)
+    np.testing.assert_allclose(rewards, [[1, -0.5 * 2 / 24], [-0.75 * 20 / 24, -0.1]])
+    rewards = continue_reward(layer, optimal, np.array([[6, 8], [10, 28]]), COEFFICIENTS, LONGEST)
+    np.testing.assert_allclose(rewards, [[-0.6 * 2 / 24, -0.6 * 4 / 24], [1, -0.6 * 6 / 24]])
+
+
+@given(st.sampled_from([8, 12, 28, 32]), UNIT, UNIT, UNIT, UNIT)
+def test_rewards_lie_between_minus_one_and_one(total, a, b, gamma, epsilon):
+    coefficients = RewardCoefficients(min(a, b), max(a, b), gamma, epsilon)
+    layers = np.array([*exit_points(total), total])
+    longest = total - layers[0]
+    layer, optimal = np.meshgrid(layers[:-1], layers, indexing="ij")
+    following = np.repeat(layers[1:, None], len(layers), axis=1)
+    exits = [
+        exit_reward(layer, optimal, np.full(layer.shape, c), coefficients, longest) for c in (True, False)
+    ]
+    rewards = np.stack([*exits, continue_reward(layer, optimal, following, coefficients, longest)])
+    assert rewards.min() >= -1 and rewards.max() <= 1
+    # Nothing but a right decision is rewarded.
+    right = np.stack([layer == optimal, np.zeros_like(layer, bool), layer < optimal])
+    assert (rewards[right] == 1).all() and (rewards[~right] <= 0).all()
+
+
+def test_the_longest_distance_costs_the_whole_coefficient():
+    everything = RewardCoefficients(1, 1, 1, 1)
+    assert exit_reward(np.array(4), np.array(28), np.array(False), everything, 24) == -1
+    assert continue_reward(np.array(26), np.array(4), np.array(28), everything, 24) == -1
+
+
+@pytest.mark.parametrize("name", ["alpha", "beta", "gamma", "epsilon"])
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
+def test_coefficients_out_of_range_are_one_sentence(name, value):
+    coefficients = {"alpha": 0.0, "beta": 1.0, "gamma": 1.0, "epsilon": 0.1} | {name: value}
+    with pytest.raises(InputError, match=f"reward's {name} is {value}: allowed are values from 0 to 1"):
+        RewardCoefficients(**coefficients)
+
+
+def test_leaving_late_may_not_cost_more_than_leaving_early():
+    with pytest.raises(InputError, match=r"alpha is 0.6, more than its beta 0.5"):
+        RewardCoefficients(0.6, 0.5, 0.5, 0.1)
+    assert RewardCoefficients(0.5, 0.5, 0.5, 0.1).alpha == 0.5

@@ -1,0 +1,140 @@
+"""Rollouts: recorded states are the model's own, and correctness and optimal exits are as by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_model
+
+from eelib.models.parts import take_apart
+from eelib.rl.rollouts import Rollouts, load_rollouts, optimal_index, record
+from eelib.study.errors import InputError
+
+NEW = 5
+
+
+@pytest.fixture(scope="module")
+def rollouts(parts, prompts):
+    return record(parts, prompts, NEW)
+
+
+def tiny(**changes) -> Rollouts:
+    """Two prompts, two tokens, exit points 4, 6, 10 of 12 layers."""
+    arrays = {
+        "states": np.arange(24, dtype=np.float32).reshape(2, 2, 3, 2),
+        "predictions": np.array([[[7, 7, 7], [1, 7, 2]], [[1, 2, 3], [9, 4, 9]]]),
+        "last": np.array([[7, 2], [5, 9]]),
+    }
+    return Rollouts(**(arrays | changes), exit_points=[4, 6, 10], total_layers=12)
+
+
+def test_shapes_and_dtypes(parts, prompts, rollouts):
+    shape = (len(prompts), NEW, len(parts.exit_points))
+    assert rollouts.states.shape == (*shape, parts.width) and rollouts.states.dtype == np.float32
+    assert rollouts.predictions.shape == shape and rollouts.predictions.dtype == np.int64
+    assert rollouts.last.shape == shape[:2] and rollouts.last.dtype == np.int64
+    assert (rollouts.exit_points, rollouts.total_layers) == ([4, 6, 10], 12)
+    assert len(rollouts) == len(prompts)
+
+
+@torch.no_grad()
+def test_recorded_states_are_the_models_before_the_final_norm(parts, prompts, rollouts):
+    for index, prompt in enumerate(prompts):
+        sequence = torch.tensor([[*prompt, *rollouts.last[index, :-1].tolist()]])
+        states = parts.hidden_states(sequence)
+        for column, layer in enumerate(parts.exit_points):
+            expected = states[layer - 1][0, len(prompt) - 1 :]  # the positions that predict the new tokens
+            recorded = torch.from_numpy(rollouts.states[index, :, column])
+            torch.testing.assert_close(recorded, expected, rtol=1e-4, atol=1e-4)
+            assert not torch.allclose(recorded, parts._norm(expected), atol=1e-2)
+            torch.testing.assert_close(
+                torch.from_numpy(rollouts.predictions[index, :, column]), parts.logits(expected).argmax(-1)
+            )
+        torch.testing.assert_close(
+            torch.from_numpy(rollouts.last[index]), parts.logits(states[-1][0, len(prompt) - 1 :]).argmax(-1)
+        )
+
+
+def test_the_last_tokens_are_the_full_models(parts, prompts, rollouts):
+    for index in (0, 2):
+        theirs = parts.model.generate(
+            torch.tensor([prompts[index]]),
+            max_new_tokens=NEW,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=2,
+        )
+        assert rollouts.last[index].tolist() == theirs[0, len(prompts[index]) :].tolist()
+
+
+def test_recording_in_batches_changes_nothing(parts, prompts, rollouts):
+    pairs = record(parts, prompts, NEW, batch_size=4)  # four, then two
+    np.testing.assert_array_equal(pairs.last, rollouts.last)
+    np.testing.assert_array_equal(pairs.predictions, rollouts.predictions)
+    np.testing.assert_allclose(pairs.states, rollouts.states, rtol=1e-4, atol=1e-4)
+
+
+def test_states_of_a_half_precision_model_are_float32(prompts):
+    parts = take_apart(tiny_model("llama-pico", 8).bfloat16())
+    assert record(parts, prompts[:2], 2).states.dtype == np.float32
+
+
+def test_correct_and_optimal_exits_by_hand():
+    rollouts = tiny()
+    expected = [[[1, 1, 1], [0, 0, 1]], [[0, 0, 0], [1, 0, 1]]]
+    assert rollouts.correct.astype(int).tolist() == expected
+    # No exit point predicts the last layer's token: the last layer itself. Right, wrong, right: the first.
+    assert rollouts.optimal_exits.tolist() == [[4, 10], [12, 4]]
+    assert optimal_index(np.array([[False, True, True], [False, False, False]])).tolist() == [1, 3]
+
+
+def test_an_episode_is_a_prompts_slice():
+    rollouts = tiny()
+    episode = rollouts.episode(1)
+    np.testing.assert_array_equal(episode.states, rollouts.states[1])
+    np.testing.assert_array_equal(episode.predictions, rollouts.predictions[1])
+    np.testing.assert_array_equal(episode.last, [5, 9])
+    rng = np.random.default_rng(0)
+    drawn = {rollouts.draw(rng).last[0].item() for _ in range(20)}
+    assert drawn == {7, 5}
+
+
+def test_rollouts_are_saved_and_load(tmp_path, rollouts):
+    for number, saved in enumerate([tiny(), rollouts]):
+        path = tmp_path / f"{number}.safetensors"
+        saved.save(path)
+        loaded = load_rollouts(path)
+        for name in ("states", "predictions", "last"):
+            np.testing.assert_array_equal(getattr(loaded, name), getattr(saved, name))
+            assert getattr(loaded, name).dtype == getattr(saved, name).dtype
+        assert (loaded.exit_points, loaded.total_layers) == (saved.exit_points, saved.total_layers)
+
+
+def test_a_transposed_array_is_saved_as_it_is(tmp_path):
+    states = tiny().states.transpose(1, 0, 2, 3)  # not contiguous
+    tiny(states=states).save(tmp_path / "r.safetensors")
+    np.testing.assert_array_equal(load_rollouts(tmp_path / "r.safetensors").states, states)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_states_that_are_no_numbers_are_one_sentence(value):
+    states = tiny().states.copy()
+    states[1, 0, 2, 1] = value
+    with pytest.raises(InputError, match="states that are NaN or infinite"):
+        tiny(states=states)
+
+
+def test_no_prompts_are_one_sentence(parts):
+    with pytest.raises(InputError, match="There are no rollouts"):
+        record(parts, [], NEW)
+    with pytest.raises(InputError, match="There are no rollouts"):
+        tiny(states=np.empty((0, 2, 3, 2), np.float32))
+
+
+def test_a_broken_model_is_one_sentence(prompts):
+    model = tiny_model("llama-pico", 8)
+    with torch.no_grad():
+        model.model.layers[5].mlp.down_proj.weight.fill_(math.nan)  # after the only exit point
+    with pytest.raises(InputError, match="NaN"):
+        record(take_apart(model), prompts, NEW)
