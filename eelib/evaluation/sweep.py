@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from eelib.data.samples import Sample
@@ -63,10 +64,15 @@ def predictions(
     layer predicts after the same prefix), `token_accuracy`, `flops`.
     """
     rows = []
-    for start in range(0, len(samples), batch_size):
+    starts = range(0, len(samples), batch_size)
+    progress = tqdm(
+        total=len(starts) * len(settings), desc="decoding in batches", unit="setting", leave=False
+    )
+    for start in starts:
         batch = samples[start : start + batch_size]
         decoder = BatchDecoder(parts, [sample.context for sample in batch], new_tokens)
         for setting in settings:
+            progress.update()
             last = torch.empty(len(batch), new_tokens, dtype=torch.int64)
 
             def keep_last(token: int, layer: int, states: Tensor, last: Tensor = last) -> None:
@@ -98,6 +104,7 @@ def predictions(
                         ),
                     }
                 )
+    progress.close()
     return pd.DataFrame(rows)
 
 
@@ -119,8 +126,10 @@ def timings(
     for setting in settings:
         generate(parts, samples[0].context, new_tokens, setting.rule, setting.cache)
     rows = []
+    progress = tqdm(total=repeats * len(samples), desc="timing one by one", unit="prompt", leave=False)
     for repeat in range(repeats):
         for sample in samples:
+            progress.update()
             for setting in settings:
                 with monitor.measure() as measured:
                     generate(parts, sample.context, new_tokens, setting.rule, setting.cache)
@@ -135,6 +144,7 @@ def timings(
                         "energy_source": measured.source,
                     }
                 )
+    progress.close()
     return pd.DataFrame(rows)
 
 

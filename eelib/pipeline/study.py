@@ -126,6 +126,8 @@ def open_study(
     for name, value in {"profile": profile, "settings": settings}.items():
         if not isinstance(value, str):
             raise InputError(f"The parameter {name} is {value!r}: allowed is text.")
+    if not isinstance(force, bool):  # papermill's `-p force no` is a text, and a text is true
+        raise InputError(f"The parameter force is {force!r}: allowed is True or False.")
     overrides = parse_settings(settings)
     chosen = load_profile(profile, overrides)
     labels = dict(overrides)
@@ -159,6 +161,7 @@ def _number(name: str, value: Any) -> float:
 def _quieten_libraries() -> None:
     """Keep notices that no reader can act on out of the notebooks; warnings about the computation stay."""
     transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()  # of loading weights, a blink for each
     logging.getLogger("transformers").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
 

@@ -7,6 +7,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from eelib.decoding.policy import ExitPolicy
 from eelib.rl.env import RolloutVecEnv
@@ -31,13 +32,15 @@ class Standardised(BaseFeaturesExtractor):
 
 
 class EpisodeLog(BaseCallback):
-    """Collects mean step reward and length of every finished episode."""
+    """Collects mean step reward and length of every finished episode, and shows progress."""
 
-    def __init__(self):
+    def __init__(self, progress: tqdm):
         super().__init__()
+        self.progress = progress
         self.rows: list[dict[str, float]] = []
 
     def _on_step(self) -> bool:
+        self.progress.update(self.training_env.num_envs)
         for info in self.locals["infos"]:
             if "episode" in info:
                 self.rows.append(
@@ -73,7 +76,8 @@ def train_agent(
     states = rollouts.states.reshape(-1, rollouts.states.shape[-1])
     mean = torch.from_numpy(states.mean(0))
     deviation = torch.from_numpy(states.std(0)).clamp(min=1e-6)
-    log = EpisodeLog()
+    progress = tqdm(total=config.steps, desc=f"PPO, seed {seed}", unit="step", unit_scale=True, leave=False)
+    log = EpisodeLog(progress)
     agent = PPO(
         "MlpPolicy",
         RolloutVecEnv(rollouts, config.environments, coefficients, seed=1_000 * seed),
@@ -92,6 +96,7 @@ def train_agent(
         device="cpu",  # so small a network is faster there
     )
     agent.learn(config.steps, callback=log)
+    progress.close()
     rows = pd.DataFrame(log.rows, columns=["steps", "reward", "length"])
     rows.insert(0, "episode", np.arange(1, len(rows) + 1))
     return export(agent, model), rows

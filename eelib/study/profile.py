@@ -7,6 +7,7 @@ A profile is a YAML file in `profiles/` with exactly the fields below; a run may
 import contextlib
 import dataclasses
 import math
+import shlex
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,9 +153,16 @@ def load_profile(name: str, overrides: dict[str, str] | None = None) -> Profile:
 
 
 def parse_settings(settings: str) -> dict[str, str]:
-    """`"evaluation.samples=50 context.new_tokens=10"` -> `{"evaluation.samples": "50", ...}`."""
+    """`"evaluation.samples=50 context.new_tokens=10"` -> `{"evaluation.samples": "50", ...}`.
+
+    A value with blanks is quoted as in a shell: `"'evaluation.thresholds=[0.5, 0.9]'"`.
+    """
+    try:
+        words = shlex.split(settings)
+    except ValueError as error:
+        raise InputError(f"The settings {settings!r} have a quotation mark without its partner.") from error
     overrides = {}
-    for word in settings.split():
+    for word in words:
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise InputError(f"The setting {word!r} is not of the form name=value.")
@@ -290,10 +298,8 @@ def _check_numbers(profile: Profile) -> None:
     ):
         if not (0 < number <= most and math.isfinite(number)):
             raise InputError(f"{name} is {number}: allowed are values above 0, at most {most}.")
-    for prefix, section in {
-        "": profile,
-        **{f"{name}.": getattr(profile, name) for name in _SECTIONS},
-    }.items():
+    sections = {f"{name}.": getattr(profile, name) for name in _SECTIONS}
+    for prefix, section in {"": profile, **sections}.items():
         for field in dataclasses.fields(section):
             least = 0 if field.name in ("seed", "warmup_steps") else 1
             number = getattr(section, field.name)

@@ -9,10 +9,12 @@ are untouched, is not run again. Exit code 0: all went through; 1: a notebook fa
 import argparse
 import hashlib
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
 
+import nbformat
 import papermill
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
@@ -110,6 +112,7 @@ def run_notebook(number: str, notebook: Path, profile: Profile, settings: str, f
         stderr_file=sys.stderr,
         extra_arguments=["--log-level=ERROR"],  # of the kernel, whose notices are not about the study
     )
+    without_progress_bars(failed)
     failed.rename(output)
     written = [
         path for root in ("figures", "tables") for path in sorted(Path(root).rglob("*")) if path.is_file()
@@ -125,6 +128,24 @@ def run_notebook(number: str, notebook: Path, profile: Profile, settings: str, f
     whole.rename(record)
     seconds = time.monotonic() - clock
     print(f"   {notebook.stem} took {seconds:.0f} s and wrote {len(outputs) - 1} files", flush=True)
+
+
+def without_progress_bars(executed: Path) -> None:
+    """Remove what progress bars left in an executed notebook; what else was said on standard error stays."""
+    notebook = nbformat.read(executed, as_version=4)
+    for cell in notebook.cells:
+        kept = []
+        for item in cell.get("outputs", []):
+            if item.output_type == "stream" and item.name == "stderr":
+                # A carriage return overwrites the line; a finished bar overwrites itself with blanks.
+                lines = [line.rsplit("\r", 1)[-1] for line in item.text.removesuffix("\r").split("\n")]
+                item.text = "\n".join(line for line in lines if line.strip())
+                if not item.text:
+                    continue
+            kept.append(item)
+        if "outputs" in cell:
+            cell.outputs = kept
+    nbformat.write(notebook, executed)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -173,7 +194,7 @@ def chosen_notebooks(args: argparse.Namespace) -> dict[str, Path]:
 
 def run(args: argparse.Namespace) -> None:
     """Run the chosen notebooks in order; stop at the first that fails."""
-    settings = " ".join(args.settings)
+    settings = shlex.join(args.settings)
     profile = load_profile(args.profile, parse_settings(settings))
     chosen = chosen_notebooks(args)
     started = time.monotonic()

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from tqdm import tqdm
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -78,6 +80,36 @@ class NoFinalCheckpoint(TrainerCallback):
             control.should_save = False
 
 
+class StepBar(TrainerCallback):
+    """One line of progress: name, steps, rate, loss. The Trainer's own bars print every record, or draw HTML in a kernel."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        total, done = state.max_steps, state.global_step
+        self.bar = tqdm(desc=f"fine-tuning {self.name}", total=total, initial=done, unit="step", leave=False)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **_: Any,
+    ) -> None:
+        if "loss" in logs:
+            self.bar.set_postfix(loss=f"{logs['loss']:.2f}", refresh=False)
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.bar.close()
+
+
 def last_whole_checkpoint(run: Path) -> str | None:
     """The last checkpoint in `run`; one that a kill left half written is deleted, and the one before it counts.
 
@@ -130,11 +162,12 @@ def fine_tune(
             seed=config.seed,
             use_cpu=not torch.cuda.is_available(),
             report_to="none",
-            disable_tqdm=False,
+            disable_tqdm=True,
         ),
         train_dataset=PackedDataset(ids, config.sequence_length),
-        callbacks=[NoFinalCheckpoint],
+        callbacks=[NoFinalCheckpoint, StepBar(name)],
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(run))
     losses = [f"loss_layer_{layer}" for layer in trainer.weights]
     columns = ["step", "epoch", "learning_rate", "grad_norm", "loss", *losses]
@@ -142,3 +175,4 @@ def fine_tune(
     log.to_parquet(folder / "log.parquet", index=False)
     model.eval().save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
+    shutil.rmtree(run, ignore_errors=True)  # the optimizer's states, twice the model's size

@@ -23,8 +23,8 @@ from eelib.data.packages import read_table
 from eelib.models.pico import PICO_CONFIGS, POSITIONS, pico_config, random_model
 from eelib.models.tokenizer import train_tokenizer
 from eelib.study.errors import InputError
-from eelib.training.finetune import last_whole_checkpoint
 from eelib.training.card import write_card
+from eelib.training.finetune import last_whole_checkpoint
 from eelib.training.packing import PackedDataset, encode_files
 
 PRETRAINING_TABLE = PACKAGES_TABLE.with_name("pretraining_packages.csv")

@@ -1,0 +1,303 @@
+"""Stages: found again by what they depend on, whole or not there at all, and resumed after a kill."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from eelib.study import provenance, stages
+from eelib.study.errors import InputError
+from eelib.study.stages import RECORD, Artifact, Stage, find, make
+
+STAGE = Stage("agent/tiny-java", layer="rl", config={"steps": 10, "rates": [0.5]})
+
+
+def write(text: str, calls: list[str] | None = None):
+    """A stage's function: writes one file."""
+
+    def function(folder: Path) -> None:
+        (folder / "result.txt").write_text(text)
+        if calls is not None:
+            calls.append(text)
+
+    return function
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir() if path.name != RECORD}
+
+
+# --- finding ---
+
+
+def test_a_stage_is_made_once_and_found_again(tmp_path):
+    calls = []
+    assert find(STAGE, tmp_path) is None
+    made = make(STAGE, tmp_path, write("first", calls))
+    assert made == make(STAGE, tmp_path, write("second", calls)) == find(STAGE, tmp_path)
+    assert calls == ["first"]
+    assert files(made.path) == {"result.txt": "first"}
+    assert made.path == tmp_path / f"agent/tiny-java-{made.key[:12]}"
+    assert not made.path.with_name(made.path.name + ".partial").exists()
+
+
+def test_the_record_says_where_it_comes_from(tmp_path):
+    source = Artifact(tmp_path / "corpus-1", "a" * 64)
+    stage = replace(STAGE, inputs=(source,))
+    record = json.loads((make(stage, tmp_path, write("x")).path / RECORD).read_text())
+    assert record["name"] == "agent/tiny-java"
+    assert record["key"] == stage.key
+    assert record["config"] == STAGE.config
+    assert record["inputs"] == {"corpus-1": "a" * 64}
+    assert record["commit"] == provenance.commit()
+    assert set(record["packages"]) >= {"torch", "transformers"}
+    assert record["seconds"] >= 0
+
+
+# --- the key ---
+
+
+def test_name_config_and_inputs_change_the_key():
+    one, other = Artifact(Path("x"), "1"), Artifact(Path("x"), "2")
+    keys = {
+        STAGE.key,
+        replace(STAGE, name="agent/tiny-python").key,
+        replace(STAGE, config={"steps": 11, "rates": [0.5]}).key,
+        replace(STAGE, config={"steps": 10, "rates": [0.6]}).key,
+        replace(STAGE, config={"steps": 10}).key,
+        replace(STAGE, inputs=(one,)).key,
+        replace(STAGE, inputs=(other,)).key,
+        replace(STAGE, inputs=(one, other)).key,
+        replace(STAGE, inputs=(other, one)).key,
+    }
+    assert len(keys) == 9
+
+
+def test_order_of_settings_and_place_of_inputs_do_not():
+    assert replace(STAGE, config={"rates": [0.5], "steps": 10}).key == STAGE.key
+    here, there = (replace(STAGE, inputs=(Artifact(Path(where), "1"),)) for where in ("here", "there"))
+    assert here.key == there.key
+
+
+CODE = '''\
+"""A module."""
+
+
+def double(x):
+    """Twice x."""
+    return 2 * x  # not x ** 2
+'''
+
+
+@pytest.fixture
+def code(tmp_path, monkeypatch):
+    """A package with one file a layer; gives a function that rewrites a file and returns the key of a stage's layer."""
+    package = tmp_path / "package"
+    for layer in provenance.LAYERS:
+        (package / layer).mkdir(parents=True)
+        (package / layer / "code.py").write_text(CODE)
+    monkeypatch.setattr(provenance, "PACKAGE", package)
+
+    def key_after(layer: str, file: str | None = None, content: str = CODE) -> str:
+        if file is not None:
+            (package / file).write_text(content)
+        provenance.code_hash.cache_clear()
+        return replace(STAGE, layer=layer).key
+
+    yield key_after
+    provenance.code_hash.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        CODE.replace("# not x ** 2", "# a remark"),
+        CODE.replace("Twice x.", "The double of x."),
+        CODE.replace('    """Twice x."""\n', ""),
+        CODE.replace('"""A module."""\n', ""),
+        CODE.replace("    return 2 * x", "\n    return (\n        2 * x\n    )"),
+    ],
+)
+def test_comments_docstrings_and_layout_leave_the_key(code, same):
+    assert same != CODE
+    assert code("rl", "rl/code.py", same) == code("rl", "rl/code.py", CODE)
+
+
+def test_code_of_the_layer_and_below_changes_the_key(code):
+    changed = CODE.replace("2 * x", "3 * x")
+    before = code("rl")
+    for layer in ("data", "models", "training", "decoding", "rl"):
+        assert code("rl", f"{layer}/code.py", changed) != before
+        assert code("rl", f"{layer}/code.py", CODE) == before
+    assert code("rl", "evaluation/code.py", changed) == before
+    assert code("evaluation") != code("evaluation", "evaluation/code.py", CODE)
+
+
+def test_a_new_file_and_a_list_of_literals_change_the_key(code):
+    keys = [code("data"), code("data", "data/more.py", "x = 1"), code("data", "data/list.json", '["a"]')]
+    assert len({*keys, code("data", "data/list.json", '["b"]')}) == 4
+
+
+# --- failures ---
+
+
+def test_a_function_that_raises_leaves_its_partial_folder_and_no_artifact(tmp_path):
+    def fail(folder: Path) -> None:
+        (folder / "half.txt").write_text("half")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        make(STAGE, tmp_path, fail)
+    assert find(STAGE, tmp_path) is None
+    assert not STAGE.folder(tmp_path).exists()
+    partial = STAGE.folder(tmp_path).with_name(STAGE.folder(tmp_path).name + ".partial")
+    assert files(partial) == {"half.txt": "half"}
+    # The next call goes on in it.
+    artifact = make(STAGE, tmp_path, write("rest"))
+    assert files(artifact.path) == {"half.txt": "half", "result.txt": "rest"}
+    assert not partial.exists()
+
+
+def test_force_keeps_the_old_artifact_until_the_new_one_is_whole(tmp_path):
+    old = make(STAGE, tmp_path, write("old"))
+
+    def renew(folder: Path) -> None:
+        assert list(folder.iterdir()) == []
+        assert files(find(STAGE, tmp_path).path) == {"result.txt": "old"}
+        write("new")(folder)
+
+    assert make(STAGE, tmp_path, renew, force=True) == old
+    assert files(old.path) == {"result.txt": "new"}
+    assert sorted(path.name for path in old.path.parent.iterdir()) == [old.path.name, old.path.name + ".lock"]
+
+
+def test_force_keeps_the_old_artifact_when_the_new_one_fails(tmp_path):
+    old = make(STAGE, tmp_path, write("old"))
+
+    def fail(folder: Path) -> None:
+        write("half")(folder)
+        raise ValueError("no")
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no"):
+            make(STAGE, tmp_path, fail, force=True)
+        assert find(STAGE, tmp_path) == old
+        assert files(old.path) == {"result.txt": "old"}
+    # A forced stage starts anew, without what the failed one left.
+    made = make(STAGE, tmp_path, lambda folder: (folder / "other.txt").write_text("new"), force=True)
+    assert files(made.path) == {"other.txt": "new"}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from eelib.study.stages import Stage, make
+
+def count(folder):
+    for step in range(5):
+        (folder / f"checkpoint-{step}").write_text("killed")
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+make(Stage("agent/tiny-java", "rl", {"steps": 10, "rates": [0.5]}), Path(sys.argv[1]), count)
+"""
+
+
+def test_a_killed_stage_goes_on_from_what_is_there(tmp_path):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False, env=environment)
+    assert killed.returncode == -signal.SIGKILL
+    assert find(STAGE, tmp_path) is None
+    found = []
+
+    def go_on(folder: Path) -> None:
+        found.extend(sorted(path.name for path in folder.iterdir()))
+        (folder / "checkpoint-3").write_text("resumed")
+
+    artifact = make(STAGE, tmp_path, go_on)  # the dead process's lock is free
+    assert found == ["checkpoint-0", "checkpoint-1", "checkpoint-2"]
+    assert files(artifact.path) == {f"checkpoint-{i}": "killed" for i in range(3)} | {
+        "checkpoint-3": "resumed"
+    }
+
+
+def test_two_processes_do_not_make_the_same_stage_at_once(tmp_path):
+    started, release, calls = threading.Event(), threading.Event(), []
+
+    def slow(folder: Path) -> None:
+        started.set()
+        assert release.wait(10)
+        write("first", calls)(folder)
+
+    threads = [threading.Thread(target=make, args=(STAGE, tmp_path, slow))]
+    threads[0].start()
+    assert started.wait(10)
+    threads.append(threading.Thread(target=make, args=(STAGE, tmp_path, write("second", calls))))
+    threads[1].start()
+    threads[1].join(0.1)
+    assert threads[1].is_alive() and calls == []  # it waits
+    release.set()
+    for thread in threads:
+        thread.join(10)
+    assert calls == ["first"]
+
+
+# --- no room ---
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path, error):
+    def fail(_: Path) -> None:
+        raise error
+
+    old = make(STAGE, tmp_path, write("old"))
+    with pytest.raises(
+        InputError, match=f"The disk has no room for {old.path}: [0-9]+ MiB are free"
+    ) as found:
+        make(STAGE, tmp_path, fail, force=True)
+    assert "\n" not in str(found.value)
+    assert files(find(STAGE, tmp_path).path) == {"result.txt": "old"}
+
+
+def test_whatever_fails_on_a_full_disk_is_for_want_of_room(tmp_path, monkeypatch):
+    def fail(_: Path) -> None:
+        raise RuntimeError("unexpected pos 576 vs 534")  # what torch says
+
+    with pytest.raises(RuntimeError, match="unexpected pos"):
+        make(STAGE, tmp_path, fail)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4096))
+    with pytest.raises(InputError, match="0 MiB are free"):
+        make(STAGE, tmp_path, fail)
+
+
+def test_a_lock_that_finds_no_room_is_said_too(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(stages.fcntl, "flock", full)
+    with pytest.raises(InputError, match="The disk has no room"):
+        make(STAGE, tmp_path / "not" / "yet", write("x"))
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+    def fail(_: Path) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file")
+
+    with pytest.raises(FileNotFoundError):
+        make(STAGE, tmp_path, fail)
