@@ -20,9 +20,11 @@ use_environment() {
     if [ -x "$PYTHON" ] && cmp -s requirements.lock "$made_from"; then
         return
     fi
-    local base
-    for base in "${EELIB_PYTHON:-}" python3 python3.13 python3.12 python3.11; do
-        if [ -n "$base" ] && "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    # tree-sitter has wheels up to Python 3.12; a newer Python builds it, which needs a C compiler, so it comes last.
+    local base newest
+    for base in "${EELIB_PYTHON:-}:99" python3:12 python3.12:12 python3.11:12 python3:99; do
+        newest=${base##*:} base=${base%:*}
+        if [ -n "$base" ] && "$base" -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, $newest + 1))" 2>/dev/null; then
             break
         fi
         base=""

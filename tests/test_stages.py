@@ -197,6 +197,24 @@ def test_force_keeps_the_old_artifact_when_the_new_one_fails(tmp_path):
     assert files(made.path) == {"other.txt": "new"}
 
 
+def test_a_kill_while_the_old_artifact_is_deleted_leaves_a_whole_one(tmp_path, monkeypatch):
+    make(STAGE, tmp_path, write("old"))
+
+    def killed(folder: Path, **_) -> None:
+        if (folder / RECORD).exists():
+            (folder / "result.txt").unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(STAGE, tmp_path, write("new"), force=True)
+    assert files(find(STAGE, tmp_path).path) == {"result.txt": "new"}
+    newest = make(STAGE, tmp_path, write("newest"), force=True).path
+    assert files(newest) == {"result.txt": "newest"}
+    assert sorted(path.name for path in newest.parent.iterdir()) == [newest.name, newest.name + ".lock"]
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

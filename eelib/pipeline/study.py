@@ -5,7 +5,6 @@ import hashlib
 import itertools
 import logging
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from eelib.study.profile import (
     check_threshold,
     load_profile,
     parse_settings,
+    variant_name,
 )
 from eelib.study.stages import Artifact, Stage, find, make
 
@@ -148,8 +148,7 @@ def open_study(
     if chosen.threads is not None:
         torch.set_num_threads(chosen.threads)
     _quieten_libraries()
-    label = "".join(f"+{name}={value}" for name, value in sorted(labels.items()))
-    return Study(notebook, chosen, chosen.name + re.sub(r"[^\w.,=+\[\]-]", "_", label), force)
+    return Study(notebook, chosen, variant_name(chosen.name, labels), force)
 
 
 def _number(name: str, value: Any) -> float:

@@ -7,6 +7,7 @@ A profile is a YAML file in `profiles/` with exactly the fields below; a run may
 import contextlib
 import dataclasses
 import math
+import re
 import shlex
 import types
 from dataclasses import dataclass
@@ -168,6 +169,12 @@ def parse_settings(settings: str) -> dict[str, str]:
             raise InputError(f"The setting {word!r} is not of the form name=value.")
         overrides[name] = value
     return overrides
+
+
+def variant_name(profile: str, overrides: dict[str, str]) -> str:
+    """Name of the folders of a run: the profile's, with what was overridden: "laptop+threshold=0.9"."""
+    label = "".join(f"+{name}={value}" for name, value in sorted(overrides.items()))
+    return profile + re.sub(r"[^\w.,=+\[\]-]", "_", label)
 
 
 def setting_names(cls: type = Profile, prefix: str = "") -> list[str]:

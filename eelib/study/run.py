@@ -20,7 +20,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
 from eelib.study.errors import InputError
-from eelib.study.profile import PROFILES, Profile, load_profile, parse_settings, profile_names
+from eelib.study.profile import PROFILES, Profile, load_profile, parse_settings, profile_names, variant_name
 from eelib.study.provenance import PACKAGE, folder_hash
 from eelib.study.stages import room_on_disk
 
@@ -91,7 +91,8 @@ def is_current(record: Path, key: str) -> bool:
 def run_notebook(number: str, notebook: Path, profile: Profile, settings: str, force: bool) -> None:
     """Execute one notebook and record what it wrote; a failure keeps the executed copy and is raised."""
     parameters = {"profile": profile.name} | ({"settings": settings} if settings else {})
-    folder = Path("results") / profile.name / "notebooks"
+    # The copies of a run with overrides lie beside the plain run's, as its exhibits do.
+    folder = Path("results") / profile.name / variant_name("notebooks", parse_settings(settings))
     folder.mkdir(parents=True, exist_ok=True)
     output, record = folder / notebook.name, folder / f"{notebook.stem}.json"
     failed = folder / f"{notebook.stem}.failed.ipynb"

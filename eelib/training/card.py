@@ -25,7 +25,7 @@ early exits: plain next-token loss on the last layer.
 
 **Data.** {data}
 Sources with version, hash and licence: `eelib/data/pretraining_packages.csv` and the training rows of `eelib/data/packages.csv`. Near-duplicates are removed, and so is every file
-that shares 50 consecutive tokens with an evaluation file of the packages corpus.
+that shares 50 consecutive tokens with an evaluation file of the packages corpus.{remark}
 
 **Limits.** A few million tokens are far below what a model of this size can use: it knows syntax and common idioms, little more. It is meant for studying early exit
 on a laptop and for nothing else. Its accuracy by layer on the test split is Figure 4.9 of the study's notebook 03.
@@ -67,6 +67,7 @@ def write_card(folder: Path) -> Path:
         validation=", ".join(f"{entry['eval_loss']:.3f} at step {entry['step']}" for entry in evaluations)
         or "not measured",
         data=data,
+        remark=f" {record['remark']}" if "remark" in record else "",
     )
     path = folder / "README.md"
     path.write_text(card, encoding="utf-8")
