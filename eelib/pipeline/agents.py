@@ -11,10 +11,13 @@ from eelib.data.samples import random_prompts
 from eelib.decoding.policy import ExitPolicy, load_policy
 from eelib.pipeline.corpora import corpus, files_of
 from eelib.pipeline.models import fine_tuned, load_kind
+from eelib.pipeline.parallel import side_by_side
 from eelib.pipeline.study import Study
 from eelib.rl.agent import coefficients_for, train_agent
 from eelib.rl.rollouts import Rollouts, load_rollouts, record
 from eelib.study.stages import Artifact, Stage
+
+SPLITS = ("train", "test")
 
 
 def rollouts(study: Study, model: str, language: str, split: str) -> Artifact:
@@ -74,6 +77,19 @@ def agent(study: Study, model: str, language: str, seed: int) -> Artifact:
 def agents(study: Study, model: str, language: str) -> list[tuple[int, Artifact]]:
     """(seed, agent) of every seed of the profile."""
     return [(seed, agent(study, model, language, seed)) for seed in range(study.profile.reinforcement.seeds)]
+
+
+def all_rollouts(study: Study) -> list[Artifact]:
+    """Training and test rollouts of all settings, recorded side by side."""
+    return side_by_side(
+        study, rollouts, [(*setting, split) for setting in study.settings for split in SPLITS]
+    )
+
+
+def all_agents(study: Study) -> list[Artifact]:
+    """Every agent of every setting, trained side by side."""
+    seeds = range(study.profile.reinforcement.seeds)
+    return side_by_side(study, agent, [(*setting, seed) for setting in study.settings for seed in seeds])
 
 
 def policy_of(study: Study, model: str, language: str, seed: int) -> ExitPolicy:

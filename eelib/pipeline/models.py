@@ -15,6 +15,7 @@ from eelib.models.exits import exit_points, loss_weights
 from eelib.models.loading import count_parameters, fingerprint, load_config, load_model, load_tokenizer
 from eelib.models.parts import ModelParts, take_apart
 from eelib.pipeline.corpora import corpus, files_of
+from eelib.pipeline.parallel import side_by_side
 from eelib.pipeline.study import Study
 from eelib.study.stages import Artifact, Stage
 from eelib.training.finetune import fine_tune
@@ -42,6 +43,11 @@ def fine_tuned(study: Study, model: str, language: str) -> Artifact:
         )
 
     return study.stage(stage, "02", train)
+
+
+def all_fine_tuned(study: Study) -> list[Artifact]:
+    """The fine-tuned models of all settings, trained side by side."""
+    return side_by_side(study, fine_tuned, study.settings)
 
 
 def load_kind(
@@ -129,7 +135,7 @@ def layer_accuracy(study: Study, model: str, language: str, kind: str) -> Artifa
 
 
 def fixed_exits(study: Study, model: str, language: str) -> Artifact:
-    """Metrics, time and energy of always leaving at one layer: `predictions.parquet`, `timings.parquet` (Figure 4.10)."""
+    """Predictions when always leaving at one layer: `predictions.parquet` (Figure 4.10)."""
     data, tuned = corpus(study, language), fine_tuned(study, model, language)
     stage = Stage(
         f"fixed_exits/{model}-{language}",
@@ -138,29 +144,60 @@ def fixed_exits(study: Study, model: str, language: str) -> Artifact:
         inputs=(data, tuned),
     )
 
+    def decode(folder: Path) -> None:
+        parts, tokenizer = load_kind(study, model, language, "aggregated")
+        samples = _samples(study, data, tokenizer)
+        rows = predictions(
+            parts, tokenizer, samples, _fixed_settings(parts), study.profile.context.new_tokens
+        )
+        rows.to_parquet(folder / "predictions.parquet", index=False)
+
+    return study.stage(stage, "03", decode)
+
+
+def fixed_exit_timings(study: Study, model: str, language: str) -> Artifact:
+    """Time and energy of the same, one prompt at a time on a subset: `timings.parquet`."""
+    data, tuned = corpus(study, language), fine_tuned(study, model, language)
+    stage = Stage(
+        f"fixed_exit_timings/{model}-{language}",
+        layer="evaluation",
+        config={"dtype": study.profile.dtype} | study.profile.section("fixed_exits", "context"),
+        inputs=(data, tuned),
+    )
+
     def measure(folder: Path) -> None:
         parts, tokenizer = load_kind(study, model, language, "aggregated")
-        config, new_tokens = study.profile.fixed_exits, study.profile.context.new_tokens
-        samples = _samples(study, data, tokenizer)
-        settings = [
-            Setting("fixed", FixedLayer(layer), threshold=float(layer))
-            for layer in [*parts.exit_points, parts.total_layers]
-        ]
-        rows = predictions(parts, tokenizer, samples, settings, new_tokens)
-        rows.to_parquet(folder / "predictions.parquet", index=False)
-        timed = timings(
-            parts, samples[: config.timing_samples], settings, new_tokens, repeats=1, monitor=EnergyMonitor()
-        )
-        timed.to_parquet(folder / "timings.parquet", index=False)
+        samples = _samples(study, data, tokenizer)[: study.profile.fixed_exits.timing_samples]
+        new_tokens = study.profile.context.new_tokens
+        rows = timings(parts, samples, _fixed_settings(parts), new_tokens, repeats=1, monitor=EnergyMonitor())
+        rows.to_parquet(folder / "timings.parquet", index=False)
 
     return study.stage(stage, "03", measure)
+
+
+def _fixed_settings(parts: ModelParts) -> list[Setting]:
+    layers = [*parts.exit_points, parts.total_layers]
+    return [Setting("fixed", FixedLayer(layer), threshold=float(layer)) for layer in layers]
+
+
+def all_layer_accuracies(study: Study) -> list[Artifact]:
+    """Accuracy by layer of all settings and kinds, side by side."""
+    jobs = [(*setting, kind) for setting in study.settings for kind in KINDS]
+    return side_by_side(study, layer_accuracy, jobs)
+
+
+def all_fixed_exits(study: Study) -> list[Artifact]:
+    """Predictions of all settings side by side, then their timings one after the other; predictions first."""
+    decoded = side_by_side(study, fixed_exits, study.settings)
+    return [*decoded, *[fixed_exit_timings(study, *setting) for setting in study.settings]]
 
 
 def fixed_exit_frame(study: Study, model: str, language: str) -> pd.DataFrame:
     """One row an exit layer: metrics over all samples, `time_s` and `energy_j` over the timed ones, `flops` a token."""
     artifact = fixed_exits(study, model, language)
     metrics = summarise(pd.read_parquet(artifact.path / "predictions.parquet"), language)
-    costs = summarise_timings(pd.read_parquet(artifact.path / "timings.parquet"))
+    timed = fixed_exit_timings(study, model, language)
+    costs = summarise_timings(pd.read_parquet(timed.path / "timings.parquet"))
     frame = metrics.merge(costs[["threshold", "seconds", "joules"]], on="threshold")
     frame["flops"] /= study.profile.context.new_tokens
     frame = frame.rename(columns={"threshold": "layer", "seconds": "time_s", "joules": "energy_j"})

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from eelib.data.samples import Sample, evaluation_samples
 from eelib.decoding.cache import CacheMode
@@ -20,7 +20,8 @@ from eelib.models.loading import fingerprint, load_config
 from eelib.models.parts import ModelParts
 from eelib.pipeline.agents import agent, agents, policy_of
 from eelib.pipeline.corpora import corpus, files_of
-from eelib.pipeline.models import fine_tuned, load_kind
+from eelib.pipeline.models import KINDS, fine_tuned, load_kind
+from eelib.pipeline.parallel import side_by_side
 from eelib.pipeline.study import Study
 from eelib.study.stages import Artifact, Stage
 
@@ -40,58 +41,96 @@ def agent_settings(
     ]
 
 
-def _samples(study: Study, language: str, tokenizer, fraction: float) -> tuple[list[Sample], int]:
+def _samples(
+    study: Study, language: str, tokenizer: PreTrainedTokenizerBase, fraction: float, count: int | None = None
+) -> tuple[list[Sample], int]:
+    """The first `count` evaluation samples (all of the profile's by default), and how many files were passed over."""
     tests = files_of(corpus(study, language), "test")
-    return evaluation_samples(
-        tests, tokenizer, fraction, study.profile.evaluation.samples, study.profile.context
-    )
+    count = count or study.profile.evaluation.samples
+    return evaluation_samples(tests, tokenizer, fraction, count, study.profile.context)
 
 
 def evaluation(study: Study, model: str, language: str, fraction: float) -> Artifact:
-    """Predictions of the base model, the full fine-tuned one, and every agent at every threshold: `predictions.parquet`.
-
-    `timings.parquet` times the same settings (the first agent's) on a subset, one prompt at a time, and the full model
-    with its key-value cache beside them.
-    """
+    """Predictions of the base model, the full fine-tuned one, and every agent at every threshold: `predictions.parquet`."""
     trained = agents(study, model, language)
-    config = study.profile.evaluation
     stage = Stage(
         f"evaluation/{model}-{language}-{fraction}",
         layer="evaluation",
-        config={
-            "fraction": fraction,
-            "base": fingerprint(model),
-            "dtype": study.profile.dtype,
-            "thresholds": config.thresholds,
-            "temperature": config.temperature,
-            "samples": config.samples,
-            "timing_samples": config.timing_samples,
-            "timing_repeats": config.timing_repeats,
-        }
-        | study.profile.section("context"),
+        config={"fraction": fraction, "base": fingerprint(model)} | _decoding(study, "samples"),
         inputs=(corpus(study, language), fine_tuned(study, model, language), *[item for _, item in trained]),
     )
 
     def evaluate(folder: Path) -> None:
-        new_tokens = study.profile.context.new_tokens
-        rows, timed = [], []
-        for kind in ("base", "aggregated"):
+        rows = []
+        for kind in KINDS:
             parts, tokenizer = load_kind(study, model, language, kind)
             samples, _ = _samples(study, language, tokenizer, fraction)
             settings = [Setting("full", FullDepth())]
-            timed_settings = [*settings, Setting("full", FullDepth(), cache=CacheMode.PROPAGATE)]
             if kind == "aggregated":
                 settings += agent_settings(study, model, language, [seed for seed, _ in trained])
-                timed_settings += [setting for setting in settings if setting.seed == 0]
-            found = predictions(parts, tokenizer, samples, settings, new_tokens)
+            found = predictions(parts, tokenizer, samples, settings, study.profile.context.new_tokens)
             rows.append(found.assign(kind=kind))
-            subset = samples[: config.timing_samples]
-            costs = timings(parts, subset, timed_settings, new_tokens, config.timing_repeats, EnergyMonitor())
-            timed.append(costs.assign(kind=kind))
         pd.concat(rows).to_parquet(folder / "predictions.parquet", index=False)
-        pd.concat(timed).to_parquet(folder / "timings.parquet", index=False)
 
     return study.stage(stage, "05", evaluate)
+
+
+def evaluation_timings(study: Study, model: str, language: str, fraction: float) -> Artifact:
+    """Time and energy of a subset of the same samples, one prompt at a time: `timings.parquet`.
+
+    The base model, the full one without and with its key-value cache, and the first agent at every threshold, uncached.
+    """
+    stage = Stage(
+        f"timings/{model}-{language}-{fraction}",
+        layer="evaluation",
+        config={"fraction": fraction, "base": fingerprint(model)}
+        | _decoding(study, "timing_samples", "timing_repeats"),
+        inputs=(
+            corpus(study, language),
+            fine_tuned(study, model, language),
+            agent(study, model, language, 0),
+        ),
+    )
+
+    def measure(folder: Path) -> None:
+        config, new_tokens = study.profile.evaluation, study.profile.context.new_tokens
+        rows = []
+        for kind in KINDS:
+            parts, tokenizer = load_kind(study, model, language, kind)
+            samples, _ = _samples(study, language, tokenizer, fraction, config.timing_samples)
+            settings = [Setting("full", FullDepth()), Setting("full", FullDepth(), cache=CacheMode.PROPAGATE)]
+            if kind == "aggregated":
+                settings += agent_settings(study, model, language, [0])
+            timed = timings(parts, samples, settings, new_tokens, config.timing_repeats, EnergyMonitor())
+            rows.append(timed.assign(kind=kind))
+        pd.concat(rows).to_parquet(folder / "timings.parquet", index=False)
+
+    return study.stage(stage, "05", measure)
+
+
+def contexts_of(study: Study) -> list[tuple[str, str, float]]:
+    """(model, language, context fraction) of everything that is evaluated."""
+    return [
+        (*setting, fraction)
+        for setting in study.settings
+        for fraction in study.profile.evaluation.context_fractions
+    ]
+
+
+def all_evaluations(study: Study) -> list[Artifact]:
+    """Predictions of every setting and context side by side, then their timings one after the other.
+
+    Returns the two artifacts of each, predictions first.
+    """
+    decoded = side_by_side(study, evaluation, contexts_of(study))
+    return [*decoded, *[evaluation_timings(study, *context) for context in contexts_of(study)]]
+
+
+def _decoding(study: Study, *fields: str) -> dict:
+    """The part of a stage's configuration that says how it decodes, with some fields of `evaluation`."""
+    config = study.profile.section("evaluation", "context")
+    evaluation = {name: config["evaluation"][name] for name in ("thresholds", "temperature", *fields)}
+    return {"dtype": study.profile.dtype, "context": config["context"]} | evaluation
 
 
 KEYS = ["kind", "criterion", "threshold", "seed", "cache"]
@@ -112,7 +151,8 @@ def evaluation_frame(study: Study, model: str, language: str, fraction: float) -
     for column in ("rouge_l", "mean_layers", "agreement"):
         means[f"{column}_spread"] = groups[column].std()
     means = means.reset_index()
-    costs = summarise_timings(pd.read_parquet(artifact.path / "timings.parquet"), KEYS)
+    timed = evaluation_timings(study, model, language, fraction)
+    costs = summarise_timings(pd.read_parquet(timed.path / "timings.parquet"), KEYS)
     means["cache"] = "none"
     cached = means[(means["kind"] == "aggregated") & (means["criterion"] == "full")].assign(cache="propagate")
     cached["flops"] = _cached_flops(load_config(model), rows[rows["criterion"] == "full"])
@@ -150,28 +190,23 @@ def overhead(study: Study, model: str, language: str, fraction: float) -> Artifa
     difference is what its decisions cost, end to end. `full` is the full model on the same prompts. All uncached.
     """
     config = study.profile.evaluation
-    first = agent(study, model, language, 0)
     stage = Stage(
         f"overhead/{model}-{language}-{fraction}",
         layer="evaluation",
-        config={
-            "fraction": fraction,
-            "dtype": study.profile.dtype,
-            "thresholds": config.thresholds,
-            "temperature": config.temperature,
-            "samples": config.timing_samples,
-            "repeats": config.timing_repeats,
-        }
-        | study.profile.section("context"),
-        inputs=(corpus(study, language), fine_tuned(study, model, language), first),
+        config={"fraction": fraction} | _decoding(study, "timing_samples", "timing_repeats"),
+        inputs=(
+            corpus(study, language),
+            fine_tuned(study, model, language),
+            agent(study, model, language, 0),
+        ),
     )
 
     def measure(folder: Path) -> None:
         parts, tokenizer = load_kind(study, model, language, "aggregated")
-        samples, _ = _samples(study, language, tokenizer, fraction)
+        samples, _ = _samples(study, language, tokenizer, fraction, config.timing_samples)
         new_tokens, monitor = study.profile.context.new_tokens, EnergyMonitor()
         frames = []
-        for sample in samples[: config.timing_samples]:
+        for sample in samples:
             settings = [Setting("full", FullDepth())]
             for setting in agent_settings(study, model, language, [0]):
                 trace = generate(parts, sample.context, new_tokens, setting.rule).exit_layers
@@ -251,48 +286,72 @@ def decision_methods(
 
 
 def cached_evaluation(study: Study, model: str, language: str, fraction: float) -> Artifact:
-    """The first agent with key-value propagation: `predictions.parquet`, `timings.parquet` (Figures 6.14, 6.15)."""
-    config = study.profile.evaluation
-    first = agent(study, model, language, 0)
+    """Predictions of the full model and the first agent with key-value propagation: `predictions.parquet`."""
     stage = Stage(
         f"cached/{model}-{language}-{fraction}",
         layer="evaluation",
-        config={
-            "fraction": fraction,
-            "dtype": study.profile.dtype,
-            "thresholds": config.thresholds,
-            "temperature": config.temperature,
-            "samples": config.samples,
-            "timing_samples": config.timing_samples,
-            "timing_repeats": config.timing_repeats,
-        }
-        | study.profile.section("context"),
-        inputs=(corpus(study, language), fine_tuned(study, model, language), first),
+        config={"fraction": fraction} | _decoding(study, "samples"),
+        inputs=(
+            corpus(study, language),
+            fine_tuned(study, model, language),
+            agent(study, model, language, 0),
+        ),
     )
 
     def evaluate(folder: Path) -> None:
         parts, tokenizer = load_kind(study, model, language, "aggregated")
         samples, _ = _samples(study, language, tokenizer, fraction)
-        new_tokens = study.profile.context.new_tokens
-        settings = [
-            Setting("full", FullDepth(), cache=CacheMode.PROPAGATE),
-            *agent_settings(study, model, language, [0], CacheMode.PROPAGATE),
-        ]
-        exact = [Setting("full", FullDepth()), *agent_settings(study, model, language, [0])]
-        rows = predictions(parts, tokenizer, samples, [*settings, *exact], new_tokens)
+        settings = _cached_settings(study, model, language)
+        rows = predictions(parts, tokenizer, samples, settings, study.profile.context.new_tokens)
         rows.to_parquet(folder / "predictions.parquet", index=False)
-        subset = samples[: config.timing_samples]
-        timed = timings(parts, subset, settings, new_tokens, config.timing_repeats, EnergyMonitor())
-        timed.to_parquet(folder / "timings.parquet", index=False)
 
     return study.stage(stage, "07", evaluate)
+
+
+def cached_timings(study: Study, model: str, language: str, fraction: float) -> Artifact:
+    """Time and energy of the same settings, one prompt at a time: `timings.parquet`."""
+    config = study.profile.evaluation
+    stage = Stage(
+        f"cached_timings/{model}-{language}-{fraction}",
+        layer="evaluation",
+        config={"fraction": fraction} | _decoding(study, "timing_samples", "timing_repeats"),
+        inputs=(
+            corpus(study, language),
+            fine_tuned(study, model, language),
+            agent(study, model, language, 0),
+        ),
+    )
+
+    def measure(folder: Path) -> None:
+        parts, tokenizer = load_kind(study, model, language, "aggregated")
+        samples, _ = _samples(study, language, tokenizer, fraction, config.timing_samples)
+        settings, new_tokens = _cached_settings(study, model, language), study.profile.context.new_tokens
+        rows = timings(parts, samples, settings, new_tokens, config.timing_repeats, EnergyMonitor())
+        rows.to_parquet(folder / "timings.parquet", index=False)
+
+    return study.stage(stage, "07", measure)
+
+
+def _cached_settings(study: Study, model: str, language: str) -> list[Setting]:
+    return [
+        Setting("full", FullDepth(), cache=CacheMode.PROPAGATE),
+        *agent_settings(study, model, language, [0], CacheMode.PROPAGATE),
+    ]
+
+
+def all_cached_evaluations(study: Study, contexts: list[tuple[str, str, float]]) -> list[Artifact]:
+    """Predictions side by side, then timings one after the other; the two artifacts of each, predictions first."""
+    decoded = side_by_side(study, cached_evaluation, contexts)
+    return [*decoded, *[cached_timings(study, *context) for context in contexts]]
 
 
 def cached_frame(study: Study, model: str, language: str, fraction: float) -> pd.DataFrame:
     """One row a threshold and cache: metrics, `skipped` (share of layers), `changed` (share of tokens that differ from
     the uncached decoder's), and `time_s` of the timed subset where it was measured."""
-    artifact = cached_evaluation(study, model, language, fraction)
-    rows = pd.read_parquet(artifact.path / "predictions.parquet")
+    cached = pd.read_parquet(cached_evaluation(study, model, language, fraction).path / "predictions.parquet")
+    exact = pd.read_parquet(evaluation(study, model, language, fraction).path / "predictions.parquet")
+    exact = exact[(exact["kind"] == "aggregated") & exact["seed"].isin([-1, 0])]
+    rows = pd.concat([cached, exact.drop(columns="kind")], ignore_index=True)
     layers = rows.loc[rows["criterion"] == "full", "exit_layers"].iloc[0][0]
     frame = summarise(rows, language, ["criterion", "threshold", "cache"])
     frame["skipped"] = 1 - frame["mean_layers"] / layers
@@ -300,9 +359,8 @@ def cached_frame(study: Study, model: str, language: str, fraction: float) -> pd
         _changed(rows, row.criterion, row.threshold) if row.cache != "none" else 0.0
         for row in frame.itertuples()
     ]
-    costs = summarise_timings(
-        pd.read_parquet(artifact.path / "timings.parquet"), ["criterion", "threshold", "cache"]
-    )
+    timed = pd.read_parquet(cached_timings(study, model, language, fraction).path / "timings.parquet")
+    costs = summarise_timings(timed, ["criterion", "threshold", "cache"])
     frame = frame.merge(costs, on=["criterion", "threshold", "cache"], how="left")
     frame["label"] = ["full" if math.isnan(value) else f"{value:g}" for value in frame["threshold"]]
     frame = frame.rename(columns={"seconds": "time_s"})

@@ -43,6 +43,14 @@ NOTEBOOKS = {
 }
 
 
+# Keys of the stages that `force` has made anew in this run: once is enough.
+made_keys: set[str] = set()
+
+
+class MissingStage(InputError):
+    """A stage that an earlier notebook makes has not been made."""
+
+
 @dataclass(frozen=True)
 class Study:
     """An opened study. `profile` is already narrowed to the models, languages, thresholds and contexts asked for.
@@ -75,14 +83,20 @@ class Study:
     def stage(self, stage: Stage, made_in: str, function: Callable[[Path], None]) -> Artifact:
         """Find a stage's artifact; make it if it is this notebook's, else say which notebook makes it."""
         if made_in == self.notebook:
-            return make(stage, self.stages, function, self.force)
+            artifact = make(stage, self.stages, function, self.force and stage.key not in made_keys)
+            made_keys.add(stage.key)
+            return artifact
         artifact = find(stage, self.stages)
         if artifact is None:
-            raise InputError(
+            raise MissingStage(
                 f"{stage.name} is missing for the {self.profile.name} profile as it is configured now: run "
                 f"notebooks/{NOTEBOOKS[made_in]}.ipynb first (./run_all.sh --profile {self.profile.name} --only {made_in})."
             )
         return artifact
+
+    def only_finding(self) -> "Study":
+        """The same study as a reader of it sees it: it makes nothing."""
+        return replace(self, notebook="", force=False)
 
     def stamp(self, *inputs: Artifact) -> str:
         """Profile, commit and inputs of an exhibit, as its footer says them."""
@@ -147,7 +161,7 @@ def open_study(
         chosen, labels["context_fraction"] = replace(chosen, evaluation=evaluation), str(context_fraction)
     if chosen.threads is not None:
         torch.set_num_threads(chosen.threads)
-    _quieten_libraries()
+    quieten_libraries()
     return Study(notebook, chosen, variant_name(chosen.name, labels), force)
 
 
@@ -157,7 +171,7 @@ def _number(name: str, value: Any) -> float:
     return value
 
 
-def _quieten_libraries() -> None:
+def quieten_libraries() -> None:
     """Keep notices that no reader can act on out of the notebooks; warnings about the computation stay."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()  # of loading weights, a blink for each
