@@ -12,4 +12,7 @@ for argument in "$@"; do
     [ "$argument" = "--no-venv" ] || arguments+=("$argument")
 done
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec "$PYTHON" -m pytest "${arguments[@]+"${arguments[@]}"}"
+if [ ${#arguments[@]} -eq 0 ]; then
+    arguments=(-n auto --dist loadfile)  # all tests, on all cores
+fi
+exec "$PYTHON" -m pytest "${arguments[@]}"

@@ -29,6 +29,10 @@ use_environment() {
         fi
         base=""
     done
+    if [ -n "${EELIB_PYTHON:-}" ] && [ "$base" != "$EELIB_PYTHON" ]; then
+        echo "error: EELIB_PYTHON is $EELIB_PYTHON, which is no Python 3.11 or newer." >&2
+        exit 2
+    fi
     if [ -z "$base" ]; then
         echo "error: no Python 3.11 or newer was found; set EELIB_PYTHON to one." >&2
         exit 2

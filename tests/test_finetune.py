@@ -244,3 +244,16 @@ def test_a_process_that_is_really_killed_goes_on(tmp_path, tokenizer, uninterrup
     assert process.wait() == -signal.SIGKILL and not (tmp_path / "model").exists()
     interruptible(tmp_path, tokenizer)
     assert_equal_runs(tmp_path, uninterrupted)
+
+
+@pytest.mark.parametrize(("bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_mixed_precision_is_on_where_the_layers_run(tmp_path, tokenizer, bf16, dtype):
+    trained, seen = model(), set()
+    trained.lm_head.register_forward_hook(lambda _, __, output: seen.add(output.dtype))
+    trained.model.layers[3].mlp.register_forward_hook(lambda _, __, output: seen.add(output.dtype))
+    config = dataclasses.replace(CONFIG, steps=2, bf16=bf16)
+    fine_tune(trained, tokenizer, random_ids(6), config, tmp_path, "a test")
+    assert seen == {dtype}
+    assert {tensor.dtype for tensor in load_file(tmp_path / "model/model.safetensors").values()} == {
+        torch.float32
+    }

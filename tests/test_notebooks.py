@@ -70,9 +70,9 @@ def test_a_second_run_recomputes_nothing_and_changes_no_byte(first_run):
 
 
 def test_notebooks_run_again_over_finished_stages_draw_the_same_bytes(first_run):
-    record = next((ROOT / "results/ci/notebooks").glob("05_*.json"))
+    record = next((ROOT / "results/ci/notebooks").glob("03_*.json"))
     record.unlink()
-    run = command("--profile", "ci", "--only", "05")
+    run = command("--profile", "ci", "--only", "03")
     assert run.returncode == 0 and "up to date" not in run.stdout
     exhibits = {
         path: digest for path, digest in written().items() if not path.startswith("results/ci/notebooks")
@@ -81,25 +81,19 @@ def test_notebooks_run_again_over_finished_stages_draw_the_same_bytes(first_run)
 
 
 def test_a_sweep_writes_beside_the_studys_own_exhibits(first_run, tmp_path):
-    arguments = [
-        "-p",
-        "profile",
-        "ci",
-        "-p",
-        "threshold",
-        "0.7",
-        "-p",
-        "language",
-        "java",
-        "-p",
-        "model",
-        "llama-random",
-    ]
+    chosen = {
+        "profile": "ci",
+        "threshold": "0.7",
+        "context_fraction": "0.2",
+        "language": "java",
+        "model": "llama-random",
+    }
+    arguments = [word for name, value in chosen.items() for word in ("-p", name, value)]
     run = command(
         "notebooks/05_evaluation.ipynb", str(tmp_path / "out.ipynb"), *arguments, module="papermill"
     )
     assert run.returncode == 0, run.stderr
-    variant = "ci+language=java+model=llama-random+threshold=0.7"
+    variant = "ci+context_fraction=0.2+language=java+model=llama-random+threshold=0.7"
     (table,) = (ROOT / "tables" / variant).glob("table_6_08*.csv")
     labels = [line.split(",")[1] for line in table.read_text().splitlines()[2:]]
     assert set(labels) == {"base", "full", "full_cached", "0.7"}
@@ -113,8 +107,6 @@ def test_a_sweep_writes_beside_the_studys_own_exhibits(first_run, tmp_path):
     [
         ("treshold", "0.9", "has no parameter 'treshold'"),
         ("threshold", "1.5", "threshold is 1.5: allowed are probabilities from 0 to 1"),
-        ("language", "rust", "language is 'rust': allowed are java, python"),
-        ("context_fraction", "1.0", "context fraction is 1.0"),
     ],
 )
 def test_a_bad_parameter_is_one_sentence(tmp_path, parameter, value, sentence):

@@ -167,10 +167,14 @@ def test_papermill_cannot_inject_an_undeclared_parameter(tmp_path):
 def test_a_notebook_makes_its_own_stages(monkeypatch, tmp_path):
     study = open_study("01", "ci")
     monkeypatch.chdir(tmp_path)
-    made = study.stage(STAGE, "01", lambda folder: (folder / "x").touch())
+
+    def maker(folder: Path) -> None:
+        (folder / "x").touch()
+
+    made = study.stage(STAGE, "01", maker)
     assert made.path.parent == Path("results/ci/stages/corpus")
     monkeypatch.setattr(Path, "touch", None)  # found, not made again
-    assert study.stage(STAGE, "01", lambda folder: (folder / "x").touch()) == made
+    assert study.stage(STAGE, "01", maker) == made
 
 
 def test_a_missing_stage_names_the_notebook_that_makes_it(monkeypatch, tmp_path):

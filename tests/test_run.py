@@ -110,8 +110,9 @@ def test_the_default_is_the_laptop():
 PARAMETERS = 'profile: str = "laptop"  # a profile\nsettings: str = ""  # overrides\nforce: bool = False'
 FIGURE = (
     "from pathlib import Path\n"
-    'Path("figures").mkdir(exist_ok=True)\n'
-    'Path("figures/one.txt").write_text(f"{profile} {settings} {force}")'
+    'folder = Path("figures", profile + (f"+{settings}" if settings else ""))\n'
+    "folder.mkdir(parents=True, exist_ok=True)\n"
+    '(folder / "one.txt").write_text(f"{profile} {settings} {force}")'
 )
 
 
@@ -147,8 +148,8 @@ def test_notebooks_run_in_order_and_once(study, command):
     assert out[6] == "02 02_second"
     assert out[-2].endswith("wrote 0 files")
     assert out[-1].startswith("Done in 0.")
-    assert (study / "figures/one.txt").read_text() == "ci evaluation.samples=5 False"
-    folder = study / "results/ci/notebooks"
+    assert (study / "figures/ci+evaluation.samples=5/one.txt").read_text() == "ci evaluation.samples=5 False"
+    folder = study / "results/ci/notebooks+evaluation.samples=5"
     assert sorted(path.name for path in folder.iterdir()) == [
         "01_first.ipynb",
         "01_first.json",
@@ -158,8 +159,8 @@ def test_notebooks_run_in_order_and_once(study, command):
     executed = nbformat.read(folder / "02_second.ipynb", as_version=4)
     assert executed.cells[-1].outputs[0].text == "second 42\n"
     assert set(json.loads((folder / "01_first.json").read_text())["outputs"]) == {
-        "figures/one.txt",
-        "results/ci/notebooks/01_first.ipynb",
+        "figures/ci+evaluation.samples=5/one.txt",
+        "results/ci/notebooks+evaluation.samples=5/01_first.ipynb",
     }
 
     before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
@@ -175,8 +176,8 @@ def test_a_failing_notebook_is_kept_stops_the_run_and_spares_the_earlier_copy(st
     earlier = {"01_first.ipynb": b"an earlier good copy", "01_first.json": b'{"key": "old", "outputs": {}}'}
     for name, content in earlier.items():
         (folder / name).write_bytes(content)
-    (study / "figures").mkdir()
-    (study / "figures/one.txt").write_text("earlier")
+    (study / "figures/ci").mkdir(parents=True)
+    (study / "figures/ci/one.txt").write_text("earlier")
 
     write_notebook(
         study / "notebooks/01_first.ipynb", 'print("so far")', 'raise ValueError("broken\\nbadly")'
@@ -185,13 +186,13 @@ def test_a_failing_notebook_is_kept_stops_the_run_and_spares_the_earlier_copy(st
     assert code == 1
     assert err[0] == "error: a notebook failed with ValueError: broken"
     assert any("raise ValueError" in re.sub("\x1b\\[[0-9;]*m", "", line) for line in err)  # with the place
-    assert err[-1] == "Its executed copy is kept as results/<profile>/notebooks/*.failed.ipynb."
+    assert err[-1] == "Its executed copy is kept as results/ci/notebooks/01_first.failed.ipynb."
     assert "02 02_second" not in out
     failed = nbformat.read(folder / "01_first.failed.ipynb", as_version=4)
     assert any("so far" in str(cell.get("outputs", "")) for cell in failed.cells)
     kept = {path.name: path.read_bytes() for path in folder.iterdir() if "failed" not in path.name}
     assert kept == earlier
-    assert (study / "figures/one.txt").read_text() == "earlier"
+    assert (study / "figures/ci/one.txt").read_text() == "earlier"
 
     # Bad input found in a notebook is its sentence alone. This notebook goes through next time, and clears the failed copy.
     write_notebook(
@@ -286,3 +287,17 @@ def test_no_room_for_the_executed_copy_is_one_sentence(study, command, monkeypat
 
 def test_input_errors_have_no_stack_in_a_notebook():
     assert InputError("One sentence.")._render_traceback_() == ["InputError: One sentence."]
+
+
+def test_progress_bars_are_removed_from_an_executed_notebook_and_other_messages_stay(tmp_path):
+    bar = "\rtraining: 50%|##   | 1/2\rtraining: 100%|####| 2/2\r                        \r"
+    outputs = [
+        nbformat.v4.new_output("stream", name="stderr", text=bar),
+        nbformat.v4.new_output("stream", name="stderr", text=bar + "a warning\n" + bar),
+        nbformat.v4.new_output("stream", name="stdout", text="a result\n"),
+    ]
+    path = tmp_path / "executed.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=outputs)]), path)
+    main_job.without_progress_bars(path)
+    kept = [(item.name, item.text) for item in nbformat.read(path, as_version=4).cells[0].outputs]
+    assert kept == [("stderr", "a warning"), ("stdout", "a result\n")]

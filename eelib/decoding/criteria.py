@@ -5,6 +5,7 @@ Everything else (caches, metrics, energy, notebooks) works with any of them.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -90,8 +91,12 @@ class Scripted:
                 )
 
     def exits(self, state: ExitState) -> Tensor:
-        stops = [trace[state.token] == state.layer for trace in self.layers]
-        return torch.tensor(stops, device=state.hidden_states.device)
+        return self._table.to(state.hidden_states.device)[:, state.token] == state.layer
+
+    @cached_property
+    def _table(self) -> Tensor:
+        """(B, T) exit layers; made once, so that replaying a trace costs a comparison."""
+        return torch.tensor(self.layers)
 
 
 @dataclass(frozen=True)

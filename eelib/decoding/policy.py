@@ -30,6 +30,12 @@ class ExitPolicy:
     def width(self) -> int:
         return self.weights[0].shape[1]
 
+    def to(self, device: torch.device) -> "ExitPolicy":
+        """The same policy with its tensors on a device."""
+        return ExitPolicy(
+            [w.to(device) for w in self.weights], [b.to(device) for b in self.biases], self.model
+        )
+
     def margin(self, hidden_states: Tensor) -> Tensor:
         """Difference of the exit and continue logits for (B, D) states: shape (B,), float32."""
         features = hidden_states.float()

@@ -10,7 +10,7 @@ import torch
 from eelib.data.samples import random_prompts
 from eelib.decoding.policy import ExitPolicy, load_policy
 from eelib.pipeline.corpora import corpus, files_of
-from eelib.pipeline.models import fine_tuned, load_kind
+from eelib.pipeline.models import device, fine_tuned, load_kind
 from eelib.pipeline.parallel import side_by_side
 from eelib.pipeline.study import Study
 from eelib.rl.agent import coefficients_for, train_agent
@@ -95,7 +95,7 @@ def all_agents(study: Study) -> list[Artifact]:
 def policy_of(study: Study, model: str, language: str, seed: int) -> ExitPolicy:
     """The policy of an agent, checked to belong to the fine-tuned model."""
     artifact = agent(study, model, language, seed)
-    return load_policy(artifact.path, model=fine_tuned(study, model, language).key)
+    return load_policy(artifact.path, model=fine_tuned(study, model, language).key).to(device())
 
 
 def reward_frame(study: Study) -> pd.DataFrame:
@@ -145,7 +145,8 @@ def optimal_exit_frame(study: Study) -> pd.DataFrame:
 def exits_on(recorded: Rollouts, policy: ExitPolicy, threshold: float, temperature: float) -> np.ndarray:
     """Index of the exit point each recorded token would leave at, (N, T) int64; E stands for the last layer."""
     states = torch.from_numpy(recorded.states)
-    probability = policy.probability(states.flatten(0, -2), temperature).view(states.shape[:-1]).numpy()
+    probability = policy.probability(states.flatten(0, -2).to(device()), temperature).cpu()
+    probability = probability.view(states.shape[:-1]).numpy()
     exits = probability > threshold
     return np.where(exits.any(-1), exits.argmax(-1), exits.shape[-1])
 
@@ -169,7 +170,7 @@ def agent_exit_frame(
 def frontier(study: Study, model: str, language: str) -> pd.DataFrame:
     """Agreement with the last layer against mean layers on unseen rollouts: fixed exits, every agent, and the oracle.
 
-    Columns: `series` ("fixed exit", "agent", "oracle"), `seed`, `threshold` (of a fixed exit its layer), `mean_layers`,
+    Columns: `series` ("fixed", "agent", "oracle"), `seed`, `threshold` (of a fixed exit its layer), `mean_layers`,
     `agreement`.
     """
     recorded = read_rollouts(rollouts(study, model, language, "test"))
@@ -187,7 +188,7 @@ def frontier(study: Study, model: str, language: str) -> pd.DataFrame:
         }
 
     rows = [
-        row("fixed exit", np.full(recorded.last.shape, point), threshold=layer)
+        row("fixed", np.full(recorded.last.shape, point), threshold=layer)
         for point, layer in enumerate(layers)
     ]
     evaluation = study.profile.evaluation

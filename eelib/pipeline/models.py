@@ -50,13 +50,17 @@ def all_fine_tuned(study: Study) -> list[Artifact]:
     return side_by_side(study, fine_tuned, study.settings)
 
 
+def device() -> torch.device:
+    """Where models decode: the GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def load_kind(
     study: Study, model: str, language: str, kind: str
 ) -> tuple[ModelParts, PreTrainedTokenizerBase]:
     """A base or fine-tuned model taken apart, in the profile's number format, and its tokenizer."""
     name = model if kind == "base" else str(fine_tuned(study, model, language).path / "model")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return take_apart(load_model(name, study.dtype).to(device)), load_tokenizer(name)
+    return take_apart(load_model(name, study.dtype).to(device())), load_tokenizer(name)
 
 
 def training_log(study: Study) -> pd.DataFrame:

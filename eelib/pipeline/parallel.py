@@ -24,7 +24,12 @@ def side_by_side(study: Study, make: Make, jobs: list[tuple]) -> list[Artifact]:
     """
     processes = min(len(jobs), study.profile.threads or torch.get_num_threads())
     if torch.cuda.is_available() or processes == 1 or all(_is_there(study, make, job) for job in jobs):
-        return [make(study, *job) for job in jobs]
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return [make(study, *job) for job in jobs]
+        finally:
+            torch.set_num_threads(threads)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
         processes, mp_context=context, initializer=_prepare, initargs=(made_keys,)

@@ -16,7 +16,7 @@ from eelib.decoding.generate import generate
 from eelib.evaluation.energy import EnergyMonitor
 from eelib.evaluation.flops import generation_flops
 from eelib.evaluation.sweep import Setting, predictions, summarise, summarise_timings, timings
-from eelib.models.loading import fingerprint, load_config
+from eelib.models.loading import fingerprint, load_config, load_tokenizer
 from eelib.models.parts import ModelParts
 from eelib.pipeline.agents import agent, agents, policy_of
 from eelib.pipeline.corpora import corpus, files_of
@@ -106,6 +106,16 @@ def evaluation_timings(study: Study, model: str, language: str, fraction: float)
         pd.concat(rows).to_parquet(folder / "timings.parquet", index=False)
 
     return study.stage(stage, "05", measure)
+
+
+def samples_table(study: Study) -> pd.DataFrame:
+    """`model`, `language`, `context_fraction`, `samples`, and `dropped`: files passed over for want of 15 more tokens."""
+    rows = []
+    for model, language, fraction in contexts_of(study):
+        samples, dropped = _samples(study, language, load_tokenizer(model), fraction)
+        row = {"model": model, "language": language, "context_fraction": fraction}
+        rows.append(row | {"samples": len(samples), "dropped": dropped})
+    return pd.DataFrame(rows)
 
 
 def contexts_of(study: Study) -> list[tuple[str, str, float]]:
@@ -235,7 +245,7 @@ def overhead_frame(study: Study, model: str, language: str, fraction: float) -> 
 
 
 def decision_cost(study: Study, model: str, language: str) -> Artifact:
-    """Time and energy of one decision on random states, for three kinds of criterion: `decisions.parquet` (Figure 6.13)."""
+    """Time and energy of one decision on random states, for four kinds of criterion: `decisions.parquet` (Figure 6.13)."""
     first, tuned = agent(study, model, language, 0), fine_tuned(study, model, language)
     count = study.profile.evaluation.decisions
     stage = Stage(
@@ -248,10 +258,12 @@ def decision_cost(study: Study, model: str, language: str) -> Artifact:
     def measure(folder: Path) -> None:
         parts, _ = load_kind(study, model, language, "aggregated")
         methods = decision_methods(parts, study, model, language)
-        chunk, monitor = 500, EnergyMonitor()
+        chunk, monitor = min(500, count), EnergyMonitor()
         totals = {name: [0.0, 0.0] for name in methods}
         generator = torch.Generator().manual_seed(0)
         with torch.inference_mode():
+            for decide in methods.values():
+                decide(torch.zeros(1, parts.width, device=parts.device, dtype=study.dtype))  # warm-up
             for _ in range(count // chunk):
                 states = torch.randn(chunk, 1, parts.width, generator=generator).to(parts.device, study.dtype)
                 for name, decide in methods.items():

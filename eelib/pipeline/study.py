@@ -30,6 +30,7 @@ from eelib.study.profile import (
     parse_settings,
     variant_name,
 )
+from eelib.study.provenance import source_hash
 from eelib.study.stages import Artifact, Stage, find, make
 
 NOTEBOOKS = {
@@ -82,6 +83,7 @@ class Study:
 
     def stage(self, stage: Stage, made_in: str, function: Callable[[Path], None]) -> Artifact:
         """Find a stage's artifact; make it if it is this notebook's, else say which notebook makes it."""
+        stage = replace(stage, config=stage.config | {"maker": source_hash(function)})
         if made_in == self.notebook:
             artifact = make(stage, self.stages, function, self.force and stage.key not in made_keys)
             made_keys.add(stage.key)
@@ -101,7 +103,8 @@ class Study:
     def stamp(self, *inputs: Artifact) -> str:
         """Profile, commit and inputs of an exhibit, as its footer says them."""
         keys = hashlib.sha256("".join(sorted(artifact.key for artifact in inputs)).encode()).hexdigest()
-        return f"{self.variant} profile · commit {provenance.commit()} · inputs {keys[:8]}"
+        made_from = f"inputs {keys[:8]}" if inputs else "from the configuration alone"
+        return f"{self.variant} profile · commit {provenance.commit()} · {made_from}"
 
     def figure(self, figure: Figure, name: str, *inputs: Artifact) -> Figure:
         """Save a figure as PNG and PDF with its stamp, and return it for the notebook to show."""

@@ -2,8 +2,11 @@
 
 import ast
 import hashlib
+import inspect
 import platform
 import subprocess
+import textwrap
+from collections.abc import Callable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -70,6 +73,12 @@ def _without_docstrings(source: str) -> str:
         ):
             node.body = node.body[1:]
     return ast.dump(tree)
+
+
+def source_hash(function: Callable) -> str:
+    """Hash of one function's code, comments and docstrings aside."""
+    source = textwrap.dedent(inspect.getsource(function))
+    return hashlib.sha256(_without_docstrings(source).encode()).hexdigest()
 
 
 def package_versions(names: list[str]) -> dict[str, str]:

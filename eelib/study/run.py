@@ -71,6 +71,7 @@ def run_key(notebook: Path, parameters: dict, profile: Profile) -> str:
     files = [notebook, PROFILES / f"{profile.name}.yaml"]
     files += sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".csv", ".json"))
     files += sorted(path for path in Path("models").rglob("*") if path.is_file())
+    digest.update((PACKAGE.parent / "requirements.lock").read_bytes())
     for path in files:
         digest.update(path.as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
@@ -93,6 +94,7 @@ def run_notebook(number: str, notebook: Path, profile: Profile, settings: str, f
     parameters = {"profile": profile.name} | ({"settings": settings} if settings else {})
     # The copies of a run with overrides lie beside the plain run's, as its exhibits do.
     folder = Path("results") / profile.name / variant_name("notebooks", parse_settings(settings))
+    variant = variant_name(profile.name, parse_settings(settings))
     folder.mkdir(parents=True, exist_ok=True)
     output, record = folder / notebook.name, folder / f"{notebook.stem}.json"
     failed = folder / f"{notebook.stem}.failed.ipynb"
@@ -102,21 +104,28 @@ def run_notebook(number: str, notebook: Path, profile: Profile, settings: str, f
         return
     print(f"{number} {notebook.stem}", flush=True)
     started, clock = time.time_ns(), time.monotonic()
-    papermill.execute_notebook(
-        str(notebook),
-        str(failed),  # renamed when it has gone through, so that an earlier good copy survives a failure
-        parameters=parameters | ({"force": True} if force else {}),
-        engine_name="terminal",
-        kernel_name="python3",
-        cwd=str(Path.cwd()),
-        progress_bar=False,
-        stderr_file=sys.stderr,
-        extra_arguments=["--log-level=ERROR"],  # of the kernel, whose notices are not about the study
-    )
+    try:
+        papermill.execute_notebook(
+            str(notebook),
+            str(failed),  # renamed when it has gone through, so that an earlier good copy survives a failure
+            parameters=parameters | ({"force": True} if force else {}),
+            engine_name="terminal",
+            kernel_name="python3",
+            cwd=str(Path.cwd()),
+            progress_bar=False,
+            stderr_file=sys.stderr,
+            extra_arguments=["--log-level=ERROR"],  # of the kernel, whose notices are not about the study
+        )
+    except PapermillExecutionError as error:
+        error.add_note(f"Its executed copy is kept as {failed}.")
+        raise
     without_progress_bars(failed)
     failed.rename(output)
     written = [
-        path for root in ("figures", "tables") for path in sorted(Path(root).rglob("*")) if path.is_file()
+        path
+        for root in ("figures", "tables")
+        for path in sorted(Path(root, variant).rglob("*"))
+        if path.is_file()
     ]
     outputs = [
         output.as_posix(),
@@ -216,12 +225,12 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except PapermillExecutionError as error:
-        if error.ename == "InputError":
+        if error.ename in ("InputError", "MissingStage"):
             print(f"error: {error.evalue}", file=sys.stderr)
             sys.exit(2)
         print(f"error: a notebook failed with {error.ename}: {error.evalue}", file=sys.stderr)
         print("\n".join(error.traceback[-15:]), file=sys.stderr)
-        print("Its executed copy is kept as results/<profile>/notebooks/*.failed.ipynb.", file=sys.stderr)
+        print("\n".join(error.__notes__), file=sys.stderr)
         sys.exit(1)
 
 

@@ -21,7 +21,7 @@ early exits: plain next-token loss on the last layer.
 | Hardware | {device}; energy not measured |
 | Seed | {seed} |
 | Training loss | {first_loss:.2f} at step {first_step}, {last_loss:.2f} at step {last_step} (nats a BPE token) |
-| Validation loss | {validation} |
+| Loss on held-out blocks of the training files | {validation} |
 
 **Data.** {data}
 Sources with version, hash and licence: `eelib/data/pretraining_packages.csv` and the training rows of `eelib/data/packages.csv`. Near-duplicates are removed, and so is every file

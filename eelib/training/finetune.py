@@ -24,6 +24,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from eelib.models.exits import loss_weights
 from eelib.models.parts import take_apart
+from eelib.study.errors import InputError
 from eelib.study.profile import FineTuning
 from eelib.training.loss import aggregated_loss, layer_losses
 from eelib.training.packing import PackedDataset
@@ -38,6 +39,11 @@ class ExitTrainer(Trainer):
 
     def __init__(self, *args: Any, weights: dict[int, float], exit_positions: float, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        if self.args.world_size > 1:
+            raise InputError(
+                f"Fine-tuning was started in {self.args.world_size} processes: allowed is one, since the layers are run "
+                "outside the wrapper that would average their gradients."
+            )
         self.parts = take_apart(self.model)
         self.weights = weights
         self.exit_positions = exit_positions
@@ -53,7 +59,8 @@ class ExitTrainer(Trainer):
         if return_outputs:
             raise NotImplementedError("the aggregated loss has no single logits to return")
         generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
-        with self.compute_loss_context_manager():
+        # The Trainer wraps the model's forward in mixed precision; the layers are run one by one here, so it is asked for.
+        with self.accelerator.autocast():
             states = self.parts.hidden_states(inputs["input_ids"])
             losses = layer_losses(
                 self.parts, states, inputs["labels"], list(self.weights), self.exit_positions, generator
