@@ -1,0 +1,93 @@
+"""Stages of notebook 07: early exit with a key-value cache."""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+
+from eelib.decoding.cache import CacheMode
+from eelib.decoding.criteria import FullDepth
+from eelib.evaluation.energy import EnergyMonitor
+from eelib.evaluation.sweep import Setting, predictions, summarise, summarise_timings, timings
+from eelib.pipeline.models import load_kind
+from eelib.pipeline.parallel import side_by_side
+from eelib.pipeline.results import agent_settings, chosen_samples, decoding_stage, evaluation
+from eelib.pipeline.study import Study
+from eelib.study.stages import Artifact
+
+
+def cached_evaluation(study: Study, model: str, language: str, fraction: float) -> Artifact:
+    """Predictions of the full model and the first agent with key-value propagation: `predictions.parquet`."""
+    stage = decoding_stage(study, "cached", model, language, fraction, "samples")
+
+    def evaluate(folder: Path) -> None:
+        parts, tokenizer = load_kind(study, model, language, "aggregated")
+        samples, _ = chosen_samples(study, language, tokenizer, fraction)
+        settings = _cached_settings(study, model, language)
+        rows = predictions(parts, tokenizer, samples, settings, study.profile.context.new_tokens)
+        rows.to_parquet(folder / "predictions.parquet", index=False)
+
+    return study.stage(stage, "07", evaluate)
+
+
+def cached_timings(study: Study, model: str, language: str, fraction: float) -> Artifact:
+    """Time and energy of the same settings, one prompt at a time: `timings.parquet`."""
+    config = study.profile.evaluation
+    stage = decoding_stage(
+        study, "cached_timings", model, language, fraction, "timing_samples", "timing_repeats"
+    )
+
+    def measure(folder: Path) -> None:
+        parts, tokenizer = load_kind(study, model, language, "aggregated")
+        samples, _ = chosen_samples(study, language, tokenizer, fraction, config.timing_samples)
+        settings, new_tokens = _cached_settings(study, model, language), study.profile.context.new_tokens
+        rows = timings(parts, samples, settings, new_tokens, config.timing_repeats, EnergyMonitor())
+        rows.to_parquet(folder / "timings.parquet", index=False)
+
+    return study.stage(stage, "07", measure)
+
+
+def _cached_settings(study: Study, model: str, language: str) -> list[Setting]:
+    return [
+        Setting("full", FullDepth(), cache=CacheMode.PROPAGATE),
+        *agent_settings(study, model, language, [0], CacheMode.PROPAGATE),
+    ]
+
+
+def all_cached_evaluations(study: Study, contexts: list[tuple[str, str, float]]) -> list[Artifact]:
+    """Predictions side by side, then timings one after the other; the two artifacts of each, predictions first."""
+    decoded = side_by_side(study, cached_evaluation, contexts)
+    return [*decoded, *[cached_timings(study, *context) for context in contexts]]
+
+
+def cached_frame(study: Study, model: str, language: str, fraction: float) -> pd.DataFrame:
+    """One row a threshold and cache: metrics, `skipped` (share of layers), `changed` (share of tokens that differ from
+    the uncached decoder's), and `time_s` of the timed subset where it was measured."""
+    cached = pd.read_parquet(cached_evaluation(study, model, language, fraction).path / "predictions.parquet")
+    exact = pd.read_parquet(evaluation(study, model, language, fraction).path / "predictions.parquet")
+    exact = exact[(exact["kind"] == "aggregated") & exact["seed"].isin([-1, 0])]
+    rows = pd.concat([cached, exact.drop(columns="kind")], ignore_index=True)
+    layers = rows.loc[rows["criterion"] == "full", "exit_layers"].iloc[0][0]
+    frame = summarise(rows, language, ["criterion", "threshold", "cache"])
+    frame["skipped"] = 1 - frame["mean_layers"] / layers
+    frame["changed"] = [
+        _changed(rows, row.criterion, row.threshold) if row.cache != "none" else 0.0
+        for row in frame.itertuples()
+    ]
+    timed = pd.read_parquet(cached_timings(study, model, language, fraction).path / "timings.parquet")
+    costs = summarise_timings(timed, ["criterion", "threshold", "cache"])
+    frame = frame.merge(costs, on=["criterion", "threshold", "cache"], how="left")
+    frame["label"] = ["full" if math.isnan(value) else f"{value:g}" for value in frame["threshold"]]
+    frame = frame.rename(columns={"seconds": "time_s"})
+    return frame.assign(model=model, language=language, context_fraction=fraction)
+
+
+def _changed(rows: pd.DataFrame, criterion: str, threshold: float) -> float:
+    """Share of tokens that propagation changes, position by position over the same samples."""
+    same_threshold = rows["threshold"].isna() if math.isnan(threshold) else rows["threshold"] == threshold
+    chosen = rows[(rows["criterion"] == criterion) & same_threshold]
+    cached, exact = (
+        chosen[chosen["cache"] == cache].set_index("sample")["tokens"] for cache in ("propagate", "none")
+    )
+    pairs = [(a, b) for name in exact.index for a, b in zip(cached[name], exact[name], strict=True)]
+    return sum(a != b for a, b in pairs) / len(pairs)
