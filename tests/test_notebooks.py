@@ -70,14 +70,14 @@ def test_a_second_run_recomputes_nothing_and_changes_no_byte(first_run):
 
 
 def test_notebooks_run_again_over_finished_stages_draw_the_same_bytes(first_run):
-    record = next((ROOT / "results/ci/notebooks").glob("03_*.json"))
-    record.unlink()
-    run = command("--profile", "ci", "--only", "03")
-    assert run.returncode == 0 and "up to date" not in run.stdout
-    exhibits = {
-        path: digest for path, digest in written().items() if not path.startswith("results/ci/notebooks")
-    }
-    assert exhibits == {path: digest for path, digest in first_run.items() if path in exhibits}
+    # Twice, since a stamp names the commit, which may have changed since the first run of this working tree.
+    drawn = []
+    for _ in range(2):
+        next((ROOT / "results/ci/notebooks").glob("03_*.json")).unlink()
+        run = command("--profile", "ci", "--only", "03")
+        assert run.returncode == 0 and "up to date" not in run.stdout
+        drawn.append({path: digest for path, digest in written().items() if "/notebooks/" not in path})
+    assert drawn[0] == drawn[1]
 
 
 def test_a_sweep_writes_beside_the_studys_own_exhibits(first_run, tmp_path):
