@@ -56,7 +56,9 @@ def test_without_a_hub_contexts_fit_the_pico_models(name):
 def test_the_thesis_is_swept(name):
     evaluation = load_profile(name).evaluation
     assert evaluation.thresholds == THESIS_THRESHOLDS
-    assert evaluation.context_fractions == THESIS_FRACTIONS
+    # A laptop has no time for all four contexts and keeps the two ends.
+    ends = [THESIS_FRACTIONS[0], THESIS_FRACTIONS[-1]]
+    assert evaluation.context_fractions == (ends if name == "laptop" else THESIS_FRACTIONS)
 
 
 def test_paper_has_the_thesis_hyperparameters():
