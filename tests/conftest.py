@@ -1,8 +1,15 @@
-"""Tiny real models of both architectures, with random weights large enough that predictions differ between layers."""
+"""Tiny real models of both architectures, with random weights large enough that predictions differ between layers; tiny
+source packages."""
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Callable
 
 import pytest
 import torch
 
+from eelib.data.packages import SourcePackage
 from eelib.models.parts import ModelParts, take_apart
 from eelib.models.pico import pico_config, random_model
 
@@ -32,3 +39,28 @@ def prompts() -> list[list[int]]:
     return [
         [0, *torch.randint(3, VOCABULARY, (n,), generator=generator).tolist()] for n in (9, 0, 23, 4, 15, 1)
     ]
+
+
+def source(prefix: str, lines: int) -> str:
+    """Python of `4 * lines - 1` tokens that occur in no other file: every line is `name = <NUM_LIT> <EOL>`."""
+    return "".join(f"{prefix}{i} = {7000 + i}\n" for i in range(lines))
+
+
+@pytest.fixture
+def package(tmp_path) -> Callable[..., SourcePackage]:
+    """Makes a package whose archive lies in the cache folder `tmp_path`."""
+
+    def make(project: str, split: str, language: str = "python", **files: str) -> SourcePackage:
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+            for name, text in files.items():
+                member = tarfile.TarInfo(f"{project}-1.0/{name}.{'py' if language == 'python' else language}")
+                member.size = len(text)
+                tar.addfile(member, io.BytesIO(text.encode()))
+        archive = stream.getvalue()
+        name = f"{project}-1.0.tar.gz"
+        (tmp_path / name).write_bytes(archive)
+        sha256 = hashlib.sha256(archive).hexdigest()
+        return SourcePackage(project, "1.0", name, sha256, len(archive), "MIT", language, split)
+
+    return make

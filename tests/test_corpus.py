@@ -1,15 +1,12 @@
 """Corpora: hashes of token runs, near-duplicates, no leak between splits, and the same choice of files every time."""
 
 import dataclasses
-import hashlib
-import io
 import json
-import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import source
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +22,6 @@ from eelib.data.corpus import (
     token_runs,
     without_near_duplicates,
 )
-from eelib.data.packages import SourcePackage
 from eelib.study.errors import InputError
 from eelib.study.profile import Data
 
@@ -104,31 +100,6 @@ def test_one_shared_run_with_the_forbidden_ones_is_enough():
 
 
 # --- packages ---
-
-
-def source(prefix: str, lines: int) -> str:
-    """Python of `4 * lines - 1` tokens that occur in no other file: every line is `name = <NUM_LIT> <EOL>`."""
-    return "".join(f"{prefix}{i} = {7000 + i}\n" for i in range(lines))
-
-
-@pytest.fixture
-def package(tmp_path) -> Callable[..., SourcePackage]:
-    """Makes a package whose archive lies in the cache folder `tmp_path`."""
-
-    def make(project: str, split: str, language: str = "python", **files: str) -> SourcePackage:
-        stream = io.BytesIO()
-        with tarfile.open(fileobj=stream, mode="w:gz") as tar:
-            for name, text in files.items():
-                member = tarfile.TarInfo(f"{project}-1.0/{name}.{'py' if language == 'python' else language}")
-                member.size = len(text)
-                tar.addfile(member, io.BytesIO(text.encode()))
-        archive = stream.getvalue()
-        name = f"{project}-1.0.tar.gz"
-        (tmp_path / name).write_bytes(archive)
-        sha256 = hashlib.sha256(archive).hexdigest()
-        return SourcePackage(project, "1.0", name, sha256, len(archive), "MIT", language, split)
-
-    return make
 
 
 def test_splits_are_the_packages(package, tmp_path):

@@ -69,16 +69,22 @@ def line_completion_records(language: str, folder: Path) -> Iterator[tuple[str, 
         if split in read:
             raise InputError(f"{read[split].name} and {file.name} are the same split: keep one of them.")
         read[split] = file
-        with _open_text(file) as lines:
-            for number, line in enumerate(lines, start=1):
-                try:
-                    record = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise InputError(f"{file.name}, line {number}: not JSON ({error.msg}).") from error
-                for field in ("id", "input", "gt"):
-                    if not isinstance(record, dict) or field not in record:
-                        raise InputError(f"{file.name}, line {number}: the field {field!r} is missing.")
-                yield split, str(record["id"]), without_markers(f"{record['input']} {record['gt']}".split())
+        for identifier, code in line_completion_file(file):
+            yield split, identifier, code
+
+
+def line_completion_file(file: Path) -> Iterator[tuple[str, list[str]]]:
+    """(id, code) of one line-completion file, gzipped or not; what is wrong with it gives InputError."""
+    with _open_text(file) as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{file.name}, line {number}: not JSON ({error.msg}).") from error
+            for field in ("id", "input", "gt"):
+                if not isinstance(record, dict) or field not in record:
+                    raise InputError(f"{file.name}, line {number}: the field {field!r} is missing.")
+            yield str(record["id"]), without_markers(f"{record['input']} {record['gt']}".split())
 
 
 @contextmanager

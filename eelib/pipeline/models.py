@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -20,7 +21,7 @@ from eelib.pipeline.study import Study
 from eelib.study.stages import Artifact, Stage
 from eelib.training.finetune import fine_tune
 from eelib.training.loss import layer_losses
-from eelib.training.packing import PackedDataset, encode_files
+from eelib.training.packing import encode_files, pack
 
 KINDS = ("base", "aggregated")
 
@@ -265,9 +266,9 @@ def validation_losses(study: Study, model: str, language: str, blocks: int = 24)
         for kind in KINDS:
             parts, tokenizer = load_kind(study, model, language, kind)
             ids = encode_files((" ".join(file.code) for file in files_of(data, "validation")), tokenizer)
-            packed = PackedDataset(ids, study.profile.fine_tuning.sequence_length)
-            chosen = torch.linspace(0, len(packed) - 1, min(blocks, len(packed))).long().tolist()
-            batch = torch.stack([packed[index]["input_ids"] for index in chosen]).to(parts.device)
+            packed = pack(ids, study.profile.fine_tuning.sequence_length)
+            chosen = np.linspace(0, len(packed) - 1, min(blocks, len(packed))).astype(int)
+            batch = torch.from_numpy(packed[chosen].astype(np.int64)).to(parts.device)
             layers = [*parts.exit_points, parts.total_layers]
             with torch.inference_mode():
                 losses = layer_losses(parts, parts.hidden_states(batch), batch, layers)

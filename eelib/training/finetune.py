@@ -27,7 +27,7 @@ from eelib.models.parts import take_apart
 from eelib.study.errors import InputError
 from eelib.study.profile import FineTuning
 from eelib.training.loss import aggregated_loss, layer_losses
-from eelib.training.packing import PackedDataset
+from eelib.training.packing import PackedDataset, pack
 
 
 class ExitTrainer(Trainer):
@@ -171,7 +171,7 @@ def fine_tune(
             report_to="none",
             disable_tqdm=True,
         ),
-        train_dataset=PackedDataset(ids, config.sequence_length),
+        train_dataset=PackedDataset(pack(ids, config.sequence_length)),
         callbacks=[NoFinalCheckpoint, StepBar(name)],
     )
     trainer.remove_callback(PrinterCallback)

@@ -14,14 +14,19 @@ def encode_files(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> np
     return np.concatenate([np.array([*ids, tokenizer.eos_token_id], dtype=np.int32) for ids in encoded])
 
 
+def pack(ids: np.ndarray, length: int) -> np.ndarray:
+    """Consecutive blocks of `length` ids, shape (T // length, length); the incomplete last one is dropped."""
+    return ids[: len(ids) // length * length].reshape(-1, length)
+
+
 class PackedDataset(Dataset):
-    """Consecutive blocks of `length` ids; the incomplete last one is dropped.
+    """Blocks of token ids, shape (N, length), as a Trainer reads them.
 
     An item is `{"input_ids", "labels"}`, both int64 of shape (length,); a decoder shifts the labels itself.
     """
 
-    def __init__(self, ids: np.ndarray, length: int):
-        self.blocks = ids[: len(ids) // length * length].reshape(-1, length)
+    def __init__(self, blocks: np.ndarray):
+        self.blocks = blocks
 
     def __len__(self) -> int:
         return len(self.blocks)

@@ -1,180 +1,329 @@
 """Pretrain a pico base model on source code: plain next-token loss on the last layer, Java and Python together.
 
-    python -m eelib.training.pretrain --model llama-pico --steps 2400
+    python -m eelib.training.pretrain --model llama-pico --learning-rates 2e-3 4e-3 8e-3
 
-Builds the corpus from pinned source packages (what `packages.csv` calls training data, and `pretraining_packages.csv`),
-trains the tokenizer, trains the model with the Hugging Face Trainer, and writes an ordinary checkpoint to
-`models/<name>`. A killed run goes on from its last checkpoint; corpus and tokenizer are made once.
+Builds the corpus from pinned source packages (the training rows of `packages.csv`, and `pretraining_packages.csv`), trains
+the tokenizer, tries the learning rates for some steps each, goes on with the best one, and writes an ordinary checkpoint
+to `models/<name>`. A killed run goes on from its last checkpoint; corpus and tokenizer are made once.
 """
 
 import argparse
 import json
+import re
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerFast, Trainer, TrainingArguments
+from transformers import (
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState
 
-from eelib.data.corpus import PACKAGES_TABLE, CodeFile, read_package, token_runs, without_near_duplicates
-from eelib.data.lexing import LANGUAGES
-from eelib.data.packages import read_table
 from eelib.models.pico import PICO_CONFIGS, POSITIONS, pico_config, random_model
-from eelib.models.tokenizer import train_tokenizer
 from eelib.study.errors import InputError
-from eelib.training.card import write_card
+from eelib.training.attention import CAUSAL_BLOCKS
 from eelib.training.finetune import last_whole_checkpoint
-from eelib.training.packing import PackedDataset, encode_files
+from eelib.training.packing import PackedDataset
+from eelib.training.pretraining_corpus import PretrainingCorpus, pretraining_corpus
 
-PRETRAINING_TABLE = PACKAGES_TABLE.with_name("pretraining_packages.csv")
-TOKENIZER_SAMPLE = 20_000_000  # characters of each language: a vocabulary of 4096 needs no more
-
-
-def pretraining_files(cache_dir: Path) -> list[CodeFile]:
-    """Training files of all languages, without near-duplicates and without any run of an evaluation file."""
-    study = read_table(PACKAGES_TABLE)
-    forbidden: set[int] = set()
-    for package in study:
-        if package.split != "train":
-            for file in read_package(package, cache_dir):
-                forbidden.update(token_runs(file.code).tolist())
-    training = [package for package in study if package.split == "train"]
-    training += read_table(PRETRAINING_TABLE)
-    files: list[CodeFile] = []
-    for language in LANGUAGES:
-        candidates = (
-            file
-            for package in training
-            if package.language == language
-            for file in read_package(package, cache_dir)
-        )
-        files += without_near_duplicates(candidates, forbidden)
-    return files
+HELD_OUT = 64  # blocks of the corpus that no step sees
+DEPTH_DIVISORS = (4, 2, 1)  # of the layers, stage by stage
+DECAY_SHARE = 0.3  # of all steps, at the end: the learning rate falls linearly to 0
+WARMUP_STEPS = 60  # of each stage
+LAYER_NUMBER = re.compile(r"layers\.(\d+)\.")
 
 
-def prepare(work: Path, cache_dir: Path) -> tuple[PreTrainedTokenizerFast, np.ndarray]:
-    """Tokenizer and shuffled training ids (int32, shape (T,)), made in `work` unless they are there already."""
-    ids_file, report_file = work / "ids.npy", work / "corpus.json"
-    if not ids_file.exists():
-        work.mkdir(parents=True, exist_ok=True)
-        files = pretraining_files(cache_dir)
-        np.random.default_rng(0).shuffle(files)
-        sample, characters = [], dict.fromkeys(LANGUAGES, 0)
-        for file in files:
-            if characters[file.language] < TOKENIZER_SAMPLE:
-                sample.append(" ".join(file.code))
-                characters[file.language] += len(sample[-1])
-        tokenizer = train_tokenizer(sample)
-        tokenizer.save_pretrained(work / "tokenizer")
-        report = {}
-        parts = []
-        for language in LANGUAGES:
-            chosen = [file for file in files if file.language == language]
-            ids = encode_files((" ".join(file.code) for file in chosen), tokenizer)
-            report[language] = {
-                "files": len(chosen),
-                "code_tokens": sum(len(file.code) for file in chosen),
-                "bpe_tokens": len(ids),
-                "projects": sorted({file.project for file in chosen}),
-            }
-            parts.append(PackedDataset(ids, POSITIONS).blocks)
-        # Both languages weigh the same: the smaller corpus is repeated, block by block, up to the larger one's size.
-        most = max(len(blocks) for blocks in parts)
-        blocks = np.concatenate([np.resize(part, (most, POSITIONS)) for part in parts])
-        np.random.default_rng(1).shuffle(blocks)
-        report_file.write_text(json.dumps(report, indent=1) + "\n")
-        partial = ids_file.with_name("partial.npy")
-        np.save(partial, blocks.reshape(-1))
-        partial.rename(ids_file)
-    return AutoTokenizer.from_pretrained(work / "tokenizer"), np.load(ids_file, mmap_mode="r")
+class Clock(TrainerCallback, ExportableState):
+    """Seconds spent in training, over all processes of a run: a checkpoint carries them on."""
+
+    def __init__(self, seconds: float = 0.0):
+        self.seconds = seconds
+        self._since = None
+
+    def on_step_begin(self, *_: object, **__: object) -> None:
+        """Start counting at the first step, when the model is loaded."""
+        if self._since is None:
+            self._since = time.monotonic()
+
+    def on_step_end(self, *_: object, **__: object) -> None:
+        """Count the step, and what lay between it and the one before: records and checkpoints."""
+        now = time.monotonic()
+        self.seconds += now - self._since
+        self._since = now
+
+    def state(self) -> dict:
+        """What a checkpoint keeps."""
+        return {"args": {"seconds": self.seconds}, "attributes": {}}
 
 
-def pretrain(args: argparse.Namespace) -> None:
-    """Train one model and write its checkpoint, tokenizer and training record to `args.output / args.model`."""
-    tokenizer, ids = prepare(args.work / "corpus", args.cache)
-    if args.corpus_only:
-        return
-    held_out = args.batch_size * 8
-    data = PackedDataset(ids, POSITIONS)
-    training, validation = PackedDataset(ids, POSITIONS), PackedDataset(ids, POSITIONS)
-    training.blocks, validation.blocks = data.blocks[held_out:], data.blocks[:held_out]
-    config = pico_config(
-        args.model, len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
-    )
-    model = random_model(config, seed=args.seed).train()
-    run = args.work / f"{args.model}-lr{args.learning_rate:g}"
-    trainer = Trainer(
-        model=model,
+class StopAt(TrainerCallback):
+    """Ends training after a step that is not the schedule's last one, with a checkpoint to go on from."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Evaluate, save and stop."""
+        if state.global_step >= self.step:
+            control.should_evaluate = control.should_save = control.should_training_stop = True
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a base model is trained; `steps` and `batch_size` (sequences of 256 tokens) fix the tokens it sees.
+
+    `layers` shortens the model and `compiled` spares the compiler's minutes: both for tests.
+    """
+
+    model: str
+    steps: int
+    batch_size: int
+    seed: int
+    layers: int | None = None
+    compiled: bool = True
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One depth of a growing model: it has `layers` layers while it takes `steps` steps, after `before` others."""
+
+    layers: int
+    before: int
+    steps: int
+    last: bool
+
+
+def growth(recipe: Recipe, layers: int) -> list[Stage]:
+    """The stages of a recipe: a quarter of the layers, half of them, all of them, for a third of the steps each.
+
+    A model that is grown by stacking copies of itself reaches the loss of one trained at full depth for less work
+    (Gong et al. 2019; Du et al. 2024, whose operator this is), and is stable where a deep narrow one is not.
+    """
+    depths = [layers // divisor for divisor in DEPTH_DIVISORS if layers % divisor == 0]
+    bounds = [round(recipe.steps * i / len(depths)) for i in range(len(depths) + 1)]
+    return [
+        Stage(depth, bounds[i], bounds[i + 1] - bounds[i], depth == layers) for i, depth in enumerate(depths)
+    ]
+
+
+def grown(model: PreTrainedModel, config: PretrainedConfig) -> PreTrainedModel:
+    """A model of `config` whose layers are those of `model`, stacked as often as they fit; all else is copied."""
+    old = model.config.num_hidden_layers
+    states = model.state_dict()
+    target = random_model(config, seed=0)
+    for name, tensor in target.state_dict().items():
+        source = LAYER_NUMBER.sub(lambda match: f"layers.{int(match[1]) % old}.", name)
+        tensor.copy_(states[source])
+    return target
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model as a training run left it, and the run's records."""
+
+    model: PreTrainedModel
+    state: TrainerState
+
+    @property
+    def records(self) -> list[dict[str, float]]:
+        """`step` with `loss` and `grad_norm`, or with `eval_loss`, in order."""
+        wanted = ("step", "loss", "grad_norm", "learning_rate", "eval_loss")
+        entries = [entry for entry in self.state.log_history if "loss" in entry or "eval_loss" in entry]
+        return [{name: entry[name] for name in wanted if name in entry} for entry in entries]
+
+    @property
+    def hours(self) -> float:
+        """Time spent in steps, over all processes."""
+        return self.state.stateful_callbacks["Clock"]["args"]["seconds"] / 3600
+
+
+def train(
+    recipe: Recipe,
+    stage: Stage,
+    model: PreTrainedModel,
+    corpus: PretrainingCorpus,
+    run: Path,
+    learning_rate: float,
+    stop: int | None = None,
+) -> Run:
+    """Train one stage, up to its step `stop` or its end, going on from the last checkpoint in `run` if there is one.
+
+    Parameters
+    ----------
+    model: what the stage begins with.
+    """
+    stop = stage.steps if stop is None else stop
+    checkpoint = last_whole_checkpoint(run)
+    if checkpoint is None or int(checkpoint.rpartition("-")[2]) < stop:
+        trainer = _trainer(recipe, stage, model, corpus, run, learning_rate, stop)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        checkpoint = last_whole_checkpoint(run)
+    state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    return Run(AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32), state)
+
+
+def _trainer(
+    recipe: Recipe,
+    stage: Stage,
+    model: PreTrainedModel,
+    corpus: PretrainingCorpus,
+    run: Path,
+    learning_rate: float,
+    stop: int,
+) -> Trainer:
+    if not torch.cuda.is_available():
+        model.set_attn_implementation(CAUSAL_BLOCKS)
+    rows = corpus.blocks[HELD_OUT:]
+    numbers = np.arange(stage.before * recipe.batch_size, (stage.before + stage.steps) * recipe.batch_size)
+    decay = min(stage.steps, round(DECAY_SHARE * recipe.steps)) if stage.last else 0
+    return Trainer(
+        model=model.train(),
         args=TrainingArguments(
             output_dir=str(run),
-            max_steps=args.steps,
-            per_device_train_batch_size=args.batch_size,
-            learning_rate=args.learning_rate,
+            max_steps=stage.steps,
+            per_device_train_batch_size=recipe.batch_size,
+            per_device_eval_batch_size=recipe.batch_size,
+            learning_rate=learning_rate,
             lr_scheduler_type="warmup_stable_decay",
-            lr_scheduler_kwargs={"num_decay_steps": int(0.4 * args.steps), "decay_type": "linear"},
-            warmup_steps=60,
+            lr_scheduler_kwargs={"num_decay_steps": decay, "decay_type": "linear"},
+            warmup_steps=min(WARMUP_STEPS, stage.steps - decay),
+            optim="adamw_torch_fused",
             adam_beta2=0.95,
             weight_decay=0.1,
             max_grad_norm=1.0,
             bf16=True,
-            torch_compile=True,
+            torch_compile=recipe.compiled,
             logging_steps=20,
-            save_steps=100,
+            save_steps=200,
             save_total_limit=2,
             eval_strategy="steps",
-            eval_steps=400,
+            eval_steps=200,
             report_to="none",
-            seed=args.seed,
-            dataloader_num_workers=0,
+            seed=recipe.seed,
             use_cpu=not torch.cuda.is_available(),
+            disable_tqdm=True,
+            restore_callback_states_from_checkpoint=True,
         ),
-        train_dataset=training,
-        eval_dataset=validation,
+        train_dataset=PackedDataset(rows[numbers % len(rows)]),
+        eval_dataset=PackedDataset(corpus.blocks[:HELD_OUT]),
+        callbacks=[Clock(), StopAt(stop)],
     )
-    started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(run))
-    target = args.output / args.model
-    model.to(torch.bfloat16).save_pretrained(target)
-    tokenizer.save_pretrained(target)
+
+
+def pretrain(
+    recipe: Recipe, corpus: PretrainingCorpus, work: Path, learning_rates: list[float], trial_steps: int
+) -> tuple[PreTrainedModel, dict]:
+    """Try the learning rates, train on with the one whose held-out loss is lowest; give the model and its record.
+
+    A trial is the beginning of the first stage, and the chosen one goes on from there.
+    """
+    tokenizer = corpus.tokenizer
+    ids = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    config = pico_config(recipe.model, len(tokenizer), *ids, layers=recipe.layers)
+    stages = growth(recipe, config.num_hidden_layers)
+    if len(learning_rates) > 1 and trial_steps > stages[0].steps:
+        raise InputError(
+            f"--trial-steps is {trial_steps}: allowed are at most {stages[0].steps}, the steps of the first stage."
+        )
+
+    def model_of(stage: Stage) -> PretrainedConfig:
+        return pico_config(recipe.model, len(tokenizer), *ids, layers=stage.layers)
+
+    def folder(stage: Stage, rate: float) -> Path:
+        name = f"{recipe.model}-{corpus.key[:8]}-{recipe.batch_size}x{rate:g}-seed{recipe.seed}"
+        return work / name / f"layers-{stage.layers}-steps-{stage.steps}"
+
+    def first(rate: float, stop: int | None = None) -> Run:
+        model = random_model(model_of(stages[0]), recipe.seed)
+        return train(recipe, stages[0], model, corpus, folder(stages[0], rate), rate, stop)
+
+    trials = {}
+    if len(learning_rates) > 1:
+        trials = {rate: first(rate, trial_steps).records for rate in learning_rates}
+    best = min(trials, key=lambda rate: trials[rate][-1]["eval_loss"]) if trials else learning_rates[0]
+    runs = [first(best)]
+    for stage in stages[1:]:
+        model = grown(runs[-1].model, model_of(stage))
+        runs.append(train(recipe, stage, model, corpus, folder(stage, best), best))
+    log = [
+        record | {"step": record["step"] + stage.before}
+        for stage, run in zip(stages, runs, strict=True)
+        for record in run.records
+    ]
+    model = runs[-1].model
+    cuda = torch.cuda.is_available()
     record = {
-        "model": args.model,
+        "model": recipe.model,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "steps": args.steps,
-        "batch_size": args.batch_size,
-        "tokens_seen": args.steps * args.batch_size * POSITIONS,
-        "learning_rate": args.learning_rate,
-        "seed": args.seed,
-        "hours_of_last_process": (time.perf_counter() - started) / 3600,
-        "device": "cuda" if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads",
-        "corpus": json.loads((args.work / "corpus" / "corpus.json").read_text()),
-        "log": trainer.state.log_history,
+        "steps": recipe.steps,
+        "batch_size": recipe.batch_size,
+        "tokens_seen": recipe.steps * recipe.batch_size * POSITIONS,
+        "stages": [{"layers": stage.layers, "steps": stage.steps} for stage in stages],
+        "learning_rate": best,
+        "warmup_steps": WARMUP_STEPS,
+        "decay_steps": min(stages[-1].steps, round(DECAY_SHARE * recipe.steps)),
+        "seed": recipe.seed,
+        "hours": sum(run.hours for run in runs),
+        "device": torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} thread(s)",
+        "corpus": corpus.report,
+        "trials": {f"{rate:g}": records for rate, records in trials.items()},
+        "log": log,
     }
-    (target / "training.json").write_text(json.dumps(record, indent=1) + "\n")
-    write_card(target)
+    return model, record
 
 
 def main() -> None:
     """Command line; bad input ends in one sentence and exit code 2."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n", 1)[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--model", choices=sorted(PICO_CONFIGS), required=True)
-    parser.add_argument("--steps", type=int, default=2400, help="optimizer steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=6000, help="optimizer steps")
     parser.add_argument("--batch-size", type=int, default=8, help="sequences of 256 tokens a step")
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument(
+        "--learning-rates", type=float, nargs="+", default=[3e-3], help="several are tried first"
+    )
+    parser.add_argument("--trial-steps", type=int, default=200, help="steps of each trial")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--exclude", type=Path, nargs="*", default=[], help="line-completion files to keep out"
+    )
     parser.add_argument("--corpus-only", action="store_true", help="build corpus and tokenizer, then stop")
     parser.add_argument("--output", type=Path, default=Path("models"), help="folder of the shipped models")
-    parser.add_argument(
-        "--work", type=Path, default=Path("cache/pretraining"), help="corpus, tokenizer, checkpoints"
-    )
+    parser.add_argument("--work", type=Path, default=Path("cache/pretraining"), help="corpus and checkpoints")
     parser.add_argument(
         "--cache", type=Path, default=Path("cache/packages"), help="downloaded source packages"
     )
+    args = parser.parse_args()
     try:
-        pretrain(parser.parse_args())
+        corpus = pretraining_corpus(args.work, args.cache, args.exclude)
+        if args.corpus_only:
+            return
+        recipe = Recipe(args.model, args.steps, args.batch_size, args.seed)
+        model, record = pretrain(recipe, corpus, args.work, args.learning_rates, args.trial_steps)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    target = args.output / args.model
+    model.to(torch.bfloat16).save_pretrained(target)
+    corpus.tokenizer.save_pretrained(target)
+    (target / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    print(
+        f"{target} is written; python -m eelib.pipeline.base_models {args.model} measures its layers and writes its card."
+    )
 
 
 if __name__ == "__main__":

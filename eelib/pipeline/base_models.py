@@ -1,0 +1,95 @@
+"""Measuring the shipped base models and writing their cards.
+
+    python -m eelib.pipeline.base_models llama-pico --codexglue <folder of line-completion files>
+
+Writes `layers.csv`, `layers.png`, `curves.png` and `README.md` beside the model's weights.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from eelib.data.codexglue import line_completion_file
+from eelib.data.corpus import load_corpus
+from eelib.data.lexing import LANGUAGES
+from eelib.evaluation.base_models import base_model_scores
+from eelib.models.exits import exit_points
+from eelib.models.loading import SHIPPED
+from eelib.report.base_models import card, curves_figure, layers_figure
+from eelib.report.figures import save_figure
+from eelib.study.errors import InputError
+from eelib.study.profile import load_profile
+
+LAYERS_FILE = "layers.csv"
+
+
+def held_out_files(codexglue: Path | None, cache_dir: Path) -> dict[tuple[str, str], list[list[str]]]:
+    """Code of the test files by (corpus, language): of the packages, and of CodeXGLUE where its files are at hand."""
+    corpora = {}
+    for language in LANGUAGES:
+        files = load_corpus(load_profile("laptop").data, language, cache_dir)
+        corpora["packages", language] = [file.code for file in files if file.split == "test"]
+    if codexglue is not None:
+        for language in LANGUAGES:
+            found = sorted(codexglue.glob(f"{language}_test.jsonl*"))
+            if not found:
+                raise InputError(f"The folder {codexglue} has no {language}_test.jsonl or .jsonl.gz file.")
+            corpora["CodeXGLUE", language] = [code for _, code in line_completion_file(found[0])]
+    return corpora
+
+
+def write_report(folder: Path, scores: pd.DataFrame) -> None:
+    """Scores, figures and card of the model in `folder`, from its `training.json`, `config.json` and the scores."""
+    record = json.loads((folder / "training.json").read_text())
+    config = json.loads((folder / "config.json").read_text())
+    rounded = scores.assign(accuracy=scores["accuracy"].round(4), perplexity=scores["perplexity"].round(3))
+    rounded.to_csv(folder / LAYERS_FILE, index=False)
+    for name, figure in {"curves": curves_figure(record), "layers": layers_figure(scores)}.items():
+        pdf = save_figure(figure, name, folder, record["model"])[1]
+        pdf.unlink()  # a card shows the PNG
+    text = card(record, config, scores, exit_points(config["num_hidden_layers"]))
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def last_layer_scores(models: list[str]) -> pd.DataFrame:
+    """Last-layer scores of the shipped ones among `models`: a row a model, corpus and language, as their cards say them."""
+    frames = []
+    for name in models:
+        path = SHIPPED / name / LAYERS_FILE
+        if path.exists():
+            scores = pd.read_csv(path)
+            frames.append(scores[scores["layer"] == scores["layer"].max()].assign(model=name))
+    columns = ["model", "corpus", "language", "layer", "accuracy", "perplexity", "tokens"]
+    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+
+
+def main() -> None:
+    """Command line; bad input ends in one sentence and exit code 2."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("model", help="a shipped model's name")
+    parser.add_argument("--codexglue", type=Path, help="folder of <language>_test.jsonl(.gz) files")
+    parser.add_argument(
+        "--cache", type=Path, default=Path("cache/packages"), help="downloaded source packages"
+    )
+    args = parser.parse_args()
+    folder = SHIPPED / args.model
+    try:
+        if not (folder / "training.json").exists():
+            shipped = sorted(path.parent.name for path in SHIPPED.glob("*/training.json"))
+            raise InputError(
+                f"There is no pretrained model {args.model!r}: allowed are {', '.join(shipped)}."
+            )
+        scores = base_model_scores(args.model, held_out_files(args.codexglue, args.cache))
+        write_report(folder, scores)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    last = scores[scores["layer"] == scores["layer"].max()]
+    print(last.to_string(index=False, float_format="%.3f"))
+
+
+if __name__ == "__main__":
+    main()

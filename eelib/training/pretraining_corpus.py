@@ -1,0 +1,134 @@
+"""The corpus that the pico base models are pretrained on: files, tokenizer, and shuffled blocks of token ids."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from eelib.data.codexglue import line_completion_file
+from eelib.data.corpus import PACKAGES_TABLE, CodeFile, read_package, token_runs, without_near_duplicates
+from eelib.data.lexing import LANGUAGES
+from eelib.data.packages import SourcePackage, read_table
+from eelib.models.pico import POSITIONS
+from eelib.models.tokenizer import train_tokenizer
+from eelib.study.errors import InputError
+from eelib.study.provenance import code_hash
+from eelib.training.packing import encode_files, pack
+
+PRETRAINING_TABLE = PACKAGES_TABLE.with_name("pretraining_packages.csv")
+TOKENIZER_SAMPLE = 20_000_000  # characters of each language: a vocabulary of 4096 needs no more
+
+
+@dataclass(frozen=True)
+class PretrainingCorpus:
+    """What a base model reads.
+
+    Attributes
+    ----------
+    key: of the sources, the excluded files and the code that tokenises them; two corpora with one key are the same.
+    blocks: int32 token ids, shape (N, 256), shuffled, Java and Python half each.
+    report: files, tokens and projects by language, and what was excluded.
+    """
+
+    key: str
+    tokenizer: PreTrainedTokenizerFast
+    blocks: np.ndarray
+    report: dict
+
+
+def training_packages() -> list[SourcePackage]:
+    """The training rows of the study's packages, and the packages that only pretraining uses."""
+    study = [package for package in read_table(PACKAGES_TABLE) if package.split == "train"]
+    return study + read_table(PRETRAINING_TABLE)
+
+
+def forbidden_runs(excluded: list[Path], cache_dir: Path) -> set[int]:
+    """Hashes of all 50-token runs of the packages' evaluation splits and of `excluded` line-completion files."""
+    runs: set[int] = set()
+    for package in read_table(PACKAGES_TABLE):
+        if package.split != "train":
+            for file in read_package(package, cache_dir):
+                runs.update(token_runs(file.code).tolist())
+    for path in excluded:
+        for _, code in line_completion_file(path):
+            runs.update(token_runs(code).tolist())
+    return runs
+
+
+def pretraining_files(forbidden: set[int], cache_dir: Path) -> Iterator[CodeFile]:
+    """Training files of all languages, without near-duplicates and without any forbidden run."""
+    packages = training_packages()
+    for language in LANGUAGES:
+        candidates = (
+            file
+            for package in packages
+            if package.language == language
+            for file in read_package(package, cache_dir)
+        )
+        yield from without_near_duplicates(candidates, forbidden)
+
+
+def pretraining_corpus(work: Path, cache_dir: Path, excluded: list[Path]) -> PretrainingCorpus:
+    """The corpus in `work`, made there unless it is there already.
+
+    Parameters
+    ----------
+    cache_dir: where downloaded packages are kept.
+    excluded: CodeXGLUE line-completion files whose 50-token runs no training file may share.
+    """
+    key = _key(excluded)
+    folder = work / f"corpus-{key[:8]}"
+    if not (folder / "blocks.npy").exists():
+        _make(folder, cache_dir, excluded)
+    return PretrainingCorpus(
+        key,
+        AutoTokenizer.from_pretrained(folder / "tokenizer"),
+        np.load(folder / "blocks.npy", mmap_mode="r"),
+        json.loads((folder / "corpus.json").read_text()),
+    )
+
+
+def _key(excluded: list[Path]) -> str:
+    if missing := [path for path in excluded if not path.is_file()]:
+        raise InputError(f"There is no file {missing[0]} to exclude.")
+    digest = hashlib.sha256(code_hash("data").encode())
+    for path in [PACKAGES_TABLE, PRETRAINING_TABLE, *sorted(excluded)]:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _make(folder: Path, cache_dir: Path, excluded: list[Path]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    files = list(pretraining_files(forbidden_runs(excluded, cache_dir), cache_dir))
+    np.random.default_rng(0).shuffle(files)
+    sample, characters = [], dict.fromkeys(LANGUAGES, 0)
+    for file in files:
+        if characters[file.language] < TOKENIZER_SAMPLE:
+            sample.append(" ".join(file.code))
+            characters[file.language] += len(sample[-1])
+    tokenizer = train_tokenizer(sample)
+    tokenizer.save_pretrained(folder / "tokenizer")
+    report: dict = {"excluded": sorted(path.name for path in excluded)}
+    parts = []
+    for language in LANGUAGES:
+        chosen = [file for file in files if file.language == language]
+        ids = encode_files((" ".join(file.code) for file in chosen), tokenizer)
+        report[language] = {
+            "files": len(chosen),
+            "code_tokens": sum(len(file.code) for file in chosen),
+            "bpe_tokens": len(ids),
+            "projects": sorted({file.project for file in chosen}),
+        }
+        parts.append(pack(ids, POSITIONS))
+    # Both languages weigh the same: the smaller corpus is repeated, block by block, up to the larger one's size.
+    most = max(len(blocks) for blocks in parts)
+    blocks = np.concatenate([np.resize(part, (most, POSITIONS)) for part in parts])
+    np.random.default_rng(1).shuffle(blocks)
+    (folder / "corpus.json").write_text(json.dumps(report, indent=1) + "\n")
+    partial = folder / "partial.npy"
+    np.save(partial, blocks)
+    partial.rename(folder / "blocks.npy")
