@@ -5,16 +5,29 @@ import math
 import pytest
 import torch
 from conftest import VOCABULARY, tiny_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from eelib.decoding.batch import BatchDecoder
 from eelib.decoding.cache import CacheMode, KeyValueCache, causal_mask
-from eelib.decoding.criteria import Agent, Confidence, FixedLayer, FullDepth, Scripted
-from eelib.decoding.generate import decode_one_token, generate, prefill
+from eelib.decoding.criteria import (
+    Agent,
+    Confidence,
+    Entropy,
+    ExitState,
+    FixedLayer,
+    FullDepth,
+    Saturation,
+    Scripted,
+)
+from eelib.decoding.generate import SingleDecoder, generate
 from eelib.decoding.policy import ExitPolicy, load_policy, threshold_margin
 from eelib.models.parts import take_apart
 from eelib.study.errors import InputError
 
 NEW = 6
+ROUNDING = {"rtol": 1e-3, "atol": 1e-3}  # large random weights magnify the order of sums
+_SMALL = tiny_model("llama-pico")
 
 
 def random_policy(width: int, seed: int = 3) -> ExitPolicy:
@@ -31,6 +44,8 @@ def criteria(parts):
         Agent(random_policy(parts.width), 0.5),
         Agent(random_policy(parts.width), 0.6, temperature=2.0),
         Confidence(0.3),
+        Entropy(0.6),
+        Saturation(0.9),
     ]
 
 
@@ -56,18 +71,36 @@ def test_hidden_states_are_those_of_hugging_face_before_the_final_norm(parts, pr
     torch.testing.assert_close(parts.logits(ours[-1]), theirs.logits)
 
 
-@pytest.mark.parametrize("mode", list(CacheMode))
-def test_skipped_layers_do_not_run(parts, prompts, mode):
-    layer, calls = parts.exit_points[1], [0] * parts.total_layers
+def layer_calls(parts, run) -> list[int]:
+    """How often each layer's forward ran during `run()`."""
+    calls = [0] * parts.total_layers
     hooks = [
-        module.register_forward_hook(lambda *_, i=i: calls.__setitem__(i, calls[i] + 1))
-        for i, module in enumerate(parts.layers)
+        layer.register_forward_hook(lambda *_, i=i: calls.__setitem__(i, calls[i] + 1))
+        for i, layer in enumerate(parts.fused.layers)
     ]
-    generate(parts, prompts[0], NEW, FixedLayer(layer), mode)
+    run()
     for hook in hooks:
         hook.remove()
-    prefills = 1 if mode is CacheMode.PROPAGATE else 0
+    return calls
+
+
+@pytest.mark.parametrize("mode", list(CacheMode))
+def test_skipped_layers_do_not_run(parts, prompts, mode):
+    layer = parts.exit_points[1]
+    calls = layer_calls(parts, lambda: generate(parts, prompts[0], NEW, FixedLayer(layer), mode))
+    prefills = 0 if mode is CacheMode.NONE else 1
     assert calls == [NEW + prefills] * layer + [prefills] * (parts.total_layers - layer)
+
+
+def test_what_waits_runs_once_for_all_when_a_later_token_goes_deeper(parts, prompts):
+    """Exits 4 4 6 12 4: the fourth token takes the three before it along, through the layers that each of them lacks."""
+    script = Scripted([[4, 4, 6, 12, 4]])
+    calls = {
+        mode: layer_calls(parts, lambda mode=mode: generate(parts, prompts[0], 5, script, mode))
+        for mode in (CacheMode.RECOMPUTE, CacheMode.PROPAGATE_LATER, CacheMode.PROPAGATE)
+    }
+    once = [1 + 5] * 4 + [1 + 2] * 2 + [1 + 1] * 6  # the prefill, and the steps that reached the layer
+    assert all(count == once for count in calls.values())
 
 
 @pytest.mark.parametrize("mode", list(CacheMode))
@@ -87,36 +120,97 @@ def test_a_scripted_trace_replays_an_agent(parts, prompts):
     assert BatchDecoder(parts, prompts, NEW).decode(script) == agent
 
 
-def test_propagated_keys_are_the_layers_own_projections_of_the_exit_state(parts, prompts):
+@pytest.mark.parametrize("mode", [mode for mode in CacheMode if mode.exact])
+def test_exact_modes_give_the_uncached_tokens_and_a_full_depth_cache(parts, prompts, mode):
+    for criterion in criteria(parts):
+        for prompt in prompts:
+            assert generate(parts, prompt, NEW, criterion, mode) == generate(parts, prompt, NEW, criterion)
+
+
+def test_propagation_at_once_and_later_are_the_same(parts, prompts):
+    for criterion in criteria(parts):
+        for prompt in prompts:
+            now, later = (
+                generate(parts, prompt, NEW, criterion, mode)
+                for mode in (CacheMode.PROPAGATE, CacheMode.PROPAGATE_LATER)
+            )
+            assert now == later
+
+
+def caches_after(parts, prompt: list[int], layers: list[int], mode: CacheMode) -> SingleDecoder:
+    """A decoder whose tokens after `prompt` left at `layers`."""
+    decoder = SingleDecoder(parts, prompt, len(layers), mode)
+    for _ in layers:
+        decoder.step(Scripted([layers]))
+    return decoder
+
+
+def test_recomputed_caches_are_those_of_the_full_depth(parts, prompts):
+    """Whatever left early: once a token goes all the way, every layer holds what full depth caches for the same tokens."""
+    decoder = caches_after(parts, prompts[0], [4, 10, 6, 4, 12], CacheMode.RECOMPUTE)
+    length = len(prompts[0]) + 4
+    full = SingleDecoder(parts, decoder.sequence[: length + 1], 1, CacheMode.PROPAGATE).cache
+    assert decoder.cache.lengths == [length] * parts.total_layers
+    torch.testing.assert_close(decoder.cache.keys[:, :, :, :length], full.keys[:, :, :, :length], **ROUNDING)
+    torch.testing.assert_close(
+        decoder.cache.values[:, :, :, :length], full.values[:, :, :, :length], **ROUNDING
+    )
+
+
+@pytest.mark.parametrize("mode", [CacheMode.PROPAGATE, CacheMode.PROPAGATE_LATER])
+def test_propagated_keys_are_the_layers_own_projections_of_the_exit_state(parts, prompts, mode):
     prompt, layer = prompts[0], parts.exit_points[0]
-    cache = KeyValueCache(parts.total_layers, len(prompt))
-    prefill(parts, prompt[:-1], cache)
-    hidden, _ = decode_one_token(parts, prompt, 0, FixedLayer(layer), cache)
+    decoder = caches_after(parts, prompt, [layer, parts.total_layers], mode)
+    states = parts.hidden_states(torch.tensor([prompt]))[layer - 1][:, -1:]
+    rotation = parts.fused.rotation(torch.tensor([[len(prompt) - 1]]))
     # A layer that is given the exit state as its input caches the same keys and values itself.
     for skipped in range(layer + 1, parts.total_layers + 1):
-        reference = KeyValueCache(parts.total_layers, 1)
-        positions = parts.positions(torch.tensor([[len(prompt) - 1]]))
-        parts.run_layer(skipped, hidden, positions, reference, mask=None)
-        keys, values = cache.update(
-            torch.empty(1, *reference._keys[skipped - 1].shape[1:2], 0, 32),
-            *[torch.empty(1, *reference._values[skipped - 1].shape[1:2], 0, 32)],
-            skipped - 1,
-        )
-        torch.testing.assert_close(keys[:, :, -1:], reference._keys[skipped - 1])
-        torch.testing.assert_close(values[:, :, -1:], reference._values[skipped - 1])
+        reference = KeyValueCache(parts, 1, 1)
+        with torch.inference_mode():
+            parts.fused.layers[skipped - 1](states, rotation, reference)
+        for held, own in ((decoder.cache.keys, reference.keys), (decoder.cache.values, reference.values)):
+            place = held[skipped - 1, :, :, len(prompt) - 1]
+            torch.testing.assert_close(place, own[skipped - 1, :, :, 0], **ROUNDING)
 
 
-def test_layers_hold_equally_many_positions_after_every_token(parts, prompts):
-    prompt = prompts[2]
-    cache = KeyValueCache(parts.total_layers, len(prompt) + 2)
-    prefill(parts, prompt[:-1], cache)
-    for layer in (4, 12):
-        decode_one_token(parts, prompt, 0, FixedLayer(layer), cache)
-        assert cache.lengths == [len(prompt)] * parts.total_layers
-        prompt = [*prompt, 5]
-    cache.lengths[3] += 1
-    with pytest.raises(AssertionError, match="positions instead of"):
-        cache.check_aligned(len(prompt))
+def test_copied_keys_are_those_of_the_exit_layer(parts, prompts):
+    place, layer = len(prompts[0]) - 1, parts.exit_points[1]
+    cache = caches_after(parts, prompts[0], [layer], CacheMode.COPY).cache
+    for buffer in (cache.keys, cache.values):
+        newest = buffer[:, :, :, place]
+        assert torch.equal(newest[layer:], newest[layer - 1 : layer].expand_as(newest[layer:]))
+        assert not torch.equal(newest[layer - 2], newest[layer - 1])
+
+
+def test_monotone_tokens_never_go_deeper(parts, prompts):
+    result = generate(parts, prompts[0], 6, Scripted([[12, 10, 12, 6, 4, 10]]), CacheMode.MONOTONE)
+    assert result.exit_layers == [12, 10, 10, 6, 4, 4]
+    varied = [
+        generate(parts, prompt, NEW, c, CacheMode.MONOTONE) for prompt in prompts for c in criteria(parts)
+    ]
+    assert all(result.exit_layers == sorted(result.exit_layers, reverse=True) for result in varied)
+
+
+@given(
+    trace=st.lists(st.sampled_from([4, 6, 10, 12]), min_size=1, max_size=7),
+    mode=st.sampled_from(list(CacheMode)),
+)
+@settings(max_examples=40, deadline=None)
+def test_layers_hold_what_they_must_after_every_token(trace, mode):
+    parts = take_apart(_SMALL)
+    decoder = caches_after(parts, [0, 5, 9], trace, mode)  # asserted after every step
+    if decoder.cache is not None and not mode.waits and mode is not CacheMode.MONOTONE:
+        assert decoder.cache.lengths == [3 + len(trace) - 1] * 12
+
+
+def test_a_layer_that_holds_too_few_positions_is_noticed(parts):
+    cache = KeyValueCache(parts, 1, 8)
+    cache.lengths = [5] * 4 + [4] * 2 + [3] * 6
+    cache.check_aligned(5, waiting=[6, 4])
+    for waiting in ([], [4], [6, 6], [4, 4]):
+        with pytest.raises(AssertionError, match="instead of 5"):
+            cache.check_aligned(5, waiting)
+    cache.check_aligned(5, deepest=4)
 
 
 def test_causal_mask_by_hand():
@@ -138,6 +232,20 @@ def test_threshold_is_a_comparison_with_a_constant():
             by_margin = policy.margin(states) > threshold_margin(threshold, temperature)
             assert torch.equal(by_margin, probability > threshold)
     assert threshold_margin(0.0, 1.0) == -math.inf and threshold_margin(1.0, 1.0) == math.inf
+
+
+def test_criteria_by_hand():
+    logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [math.log(7), 0.0, 0.0, 0.0]])
+    state = ExitState(lambda states: logits, torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
+    assert Confidence(0.69).exits(state).tolist() == [False, True]  # 1/4 and 7/10
+    assert Confidence(0.71).exits(state).tolist() == [False, False]
+    # Entropies: log 4, all of the maximum; and 0.7 log(10/7) + 0.3 log 10 = 0.9404 nats, 0.678 of it.
+    assert Entropy(0.67).exits(state).tolist() == [False, False]
+    assert Entropy(0.69).exits(state).tolist() == [False, True]
+    assert Saturation(0.0).exits(state) is False  # nothing to compare with
+    state.previous = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    assert Saturation(0.7).exits(state).tolist() == [True, True]  # cosines 1 and 0.7071
+    assert Saturation(0.71).exits(state).tolist() == [True, False]
 
 
 def test_a_policy_is_saved_and_loads_for_its_model_only(tmp_path):

@@ -13,6 +13,7 @@ from transformers import (
     OPTForCausalLM,
 )
 
+from eelib.decoding.cache import KeyValueCache
 from eelib.models.parts import take_apart
 from eelib.study.errors import InputError
 
@@ -89,29 +90,77 @@ def test_logits_of_single_states_are_those_of_the_sequence(variant, ids):
     torch.testing.assert_close(variant.logits(state[:, 7]), variant.logits(state)[:, 7])
 
 
+def fused_states(variant, ids, cache=None) -> list[torch.Tensor]:
+    """States before the first layer and after each, by the fused layers."""
+    positions = torch.arange(ids.shape[1]).expand(ids.shape)
+    states, rotation = [variant.embed(ids, positions)], variant.fused.rotation(positions)
+    for layer in variant.fused.layers:
+        states.append(layer(states[-1], rotation, cache))
+    return states
+
+
+@torch.no_grad()
+def test_fused_layers_compute_what_the_modules_do(variant, ids):
+    for ours, theirs in zip(fused_states(variant, ids)[1:], variant.hidden_states(ids), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    # One token at a time, by another path through attention, against the cache that the tokens before it filled.
+    cache = KeyValueCache(variant, 2, ids.shape[1])
+    alone = [fused_states_at(variant, ids, place, cache) for place in range(ids.shape[1])]
+    torch.testing.assert_close(torch.cat(alone, 1), variant.hidden_states(ids)[-1])
+
+
+def fused_states_at(variant, ids, place, cache) -> torch.Tensor:
+    positions = torch.full((2, 1), place)
+    hidden = variant.embed(ids[:, place : place + 1], positions)
+    for layer in variant.fused.layers:
+        hidden = layer(hidden, variant.fused.rotation(positions), cache)
+    return hidden
+
+
 @torch.no_grad()
 def test_projected_keys_and_values_are_those_that_hugging_face_caches(variant, ids):
     cache = DynamicCache(config=variant.model.config)
     variant.model(ids, past_key_values=cache)
-    positions = variant.positions(torch.arange(ids.shape[1]).expand(ids.shape))
+    positions = torch.arange(ids.shape[1]).expand(ids.shape)
+    rotation = variant.fused.rotation(positions)
     inputs = [variant.embed(ids, positions), *variant.hidden_states(ids)[:-1]]
     for layer, hidden in enumerate(inputs, start=1):
-        keys, values = variant.project_keys_values(layer, hidden, positions)
-        torch.testing.assert_close(keys, cache.layers[layer - 1].keys)
-        torch.testing.assert_close(values, cache.layers[layer - 1].values)
+        keys, values = variant.fused.keys_values(hidden, rotation, layer, layer)
+        torch.testing.assert_close(keys[0], cache.layers[layer - 1].keys)
+        torch.testing.assert_close(values[0], cache.layers[layer - 1].values)
+    # All layers in one product are the layers one by one.
+    together = variant.fused.keys_values(inputs[2], rotation, 3, 8)
+    one_by_one = [variant.fused.keys_values(inputs[2], rotation, layer, layer) for layer in range(3, 9)]
+    for number in (0, 1):
+        torch.testing.assert_close(together[number], torch.cat([pair[number] for pair in one_by_one]))
 
 
-def test_a_boolean_mask_hides_positions(parts):
-    ids = torch.tensor([[0, 5, 6, 7]])
-    positions = parts.positions(torch.arange(4)[None])
-    hidden = parts.embed(ids, positions)
+def test_joined_weights_take_no_memory_of_their_own(variant):
+    attention = variant.layers[3].self_attn
+    before = attention.k_proj.weight.clone()
+    joined = variant.fused.layers[3].joined
+    assert attention.k_proj.weight.untyped_storage().data_ptr() == joined.untyped_storage().data_ptr()
+    assert torch.equal(attention.k_proj.weight, before)
+
+
+def test_a_model_that_has_decoded_can_be_trained():
+    parts = take_apart(tiny_model("opt-pico", 8))
+    with torch.inference_mode():
+        assert parts.fused.layers[0].joined.is_inference() is False
+    parts.hidden_states(torch.tensor([[0, 5, 6]]))[-1].sum().backward()
+    assert parts.layers[0].self_attn.k_proj.weight.grad.abs().sum() > 0
+
+
+@torch.no_grad()
+def test_a_boolean_mask_hides_positions(variant, ids):
+    positions = torch.arange(4)[None]
+    hidden, rotation = variant.embed(ids[:1, :4], positions), variant.fused.rotation(positions)
+    layer = variant.fused.layers[0]
     causal = torch.ones(4, 4, dtype=torch.bool).tril()[None, None]
-    with torch.no_grad():
-        plain = parts.run_layer(1, hidden, positions, None, None)
-        torch.testing.assert_close(parts.run_layer(1, hidden, positions, None, causal), plain)
-        without_first = causal.clone()
-        without_first[..., 1:, 0] = False
-        hidden_first = parts.run_layer(1, hidden, positions, None, without_first)
+    plain = layer(hidden, rotation)
+    torch.testing.assert_close(layer(hidden, rotation, mask=causal), plain)
+    causal[..., 1:, 0] = False
+    hidden_first = layer(hidden, rotation, mask=causal)
     torch.testing.assert_close(hidden_first[:, 0], plain[:, 0])
     assert (hidden_first[:, 1:] - plain[:, 1:]).abs().amax(-1).min() > 1e-4
 

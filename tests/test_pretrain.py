@@ -117,7 +117,7 @@ def test_a_grown_model_is_its_layers_stacked(name):
         assert torch.equal(grown_parts.hidden_states(ids)[7], state)
         positions = parts.positions(torch.arange(4)[None])
         for layer in range(1, 9):
-            state = parts.run_layer(layer, state, positions, cache=None, mask=None)
+            state = parts.run_layer(layer, state, positions)
         assert torch.equal(grown_parts.hidden_states(ids)[15], state)
         assert torch.equal(large(ids).logits, parts.logits(state))
 

@@ -1,8 +1,9 @@
 """Decode many prompts at once at full width: what accuracy is computed with.
 
 Rows that have stopped stay in the batch while deeper layers run, which costs time and changes nothing: tokens and exit
-layers are those of `generate`, one prompt at a time. A cache kept at full depth gives the uncached decoder's tokens
-without running the prefix again, and freezing a stopped row's state while deeper layers project it gives propagation's.
+layers are those of `generate`, one prompt at a time, in every cache mode. A cache kept at full depth gives the uncached
+decoder's tokens without running the prefix again, and the recomputing one's; freezing a stopped row's state while deeper
+layers project it gives propagation's.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from torch import Tensor
 from eelib.decoding.cache import CacheMode, KeyValueCache, causal_mask
 from eelib.decoding.criteria import ExitCriterion, ExitState
 from eelib.decoding.generate import Generation, check_prompt
+from eelib.models.fused import Rotation
 from eelib.models.parts import ModelParts
 from eelib.study.errors import InputError
 
@@ -37,22 +39,24 @@ class BatchDecoder:
         self.longest = max(len(prompt) for prompt in prompts)
         self.padding = torch.tensor([self.longest - len(prompt) for prompt in prompts], device=parts.device)
         self.last_tokens = torch.tensor([prompt[-1] for prompt in prompts], device=parts.device)
-        self.cache = KeyValueCache(parts.total_layers, self.longest + new_tokens)
+        capacity = self.longest + new_tokens
+        self.cache = KeyValueCache(parts, len(prompts), capacity)
+        columns = torch.arange(capacity, device=parts.device)
+        self.positions = (columns - self.padding[:, None]).clamp(min=0)
+        self.rotation = parts.fused.rotation(self.positions)
         if self.longest > 1:
             padded = [[0] * (self.longest - len(prompt)) + prompt[:-1] for prompt in prompts]
-            self._run(torch.tensor(padded, device=parts.device), start=0)
+            ids = torch.tensor(padded, device=parts.device)
+            hidden, rotation = self._embed(ids, 0)
+            mask = causal_mask(self.padding, self.longest - 1, self.longest - 1)
+            for layer in parts.fused.layers:
+                hidden = layer(hidden, rotation, self.cache, mask)
 
-    def _run(self, ids: Tensor, start: int) -> None:
-        """Run (B, T) ids at full depth into the cache."""
-        positions = self._positions(start, ids.shape[1])
-        mask = causal_mask(self.padding, start + ids.shape[1], ids.shape[1])
-        hidden = self.parts.embed(ids, positions)
-        for layer in range(1, self.parts.total_layers + 1):
-            hidden = self.parts.run_layer(layer, hidden, positions, self.cache, mask)
-
-    def _positions(self, start: int, count: int):
-        columns = torch.arange(start, start + count, device=self.parts.device)
-        return self.parts.positions((columns - self.padding[:, None]).clamp(min=0))
+    def _embed(self, ids: Tensor, start: int) -> tuple[Tensor, Rotation | None]:
+        """States (B, T, D) of ids in the columns from `start` on, and their rotation."""
+        count = ids.shape[1]
+        rotation = None if self.rotation is None else self.rotation.narrow(start, count)
+        return self.parts.embed(ids, self.positions[:, start : start + count]), rotation
 
     @torch.inference_mode()
     def decode(
@@ -61,7 +65,7 @@ class BatchDecoder:
         cache_mode: CacheMode = CacheMode.NONE,
         observe: Observer | None = None,
     ) -> list[Generation]:
-        """Greedy early-exit decoding of all prompts.
+        """Greedy early-exit decoding of all prompts, with the tokens and exit layers that `cache_mode` gives one of them.
 
         `observe(token, layer, states)` is called after every layer, for recording; stopped rows of a propagating cache
         show their frozen state.
@@ -69,9 +73,12 @@ class BatchDecoder:
         criterion.check(self.parts)
         self.cache.truncate(self.longest - 1)
         tokens, exits = self.last_tokens, []
+        deepest = torch.full_like(tokens, self.parts.total_layers)
         generated = []
         for token in range(self.new_tokens):
-            hidden, layers = self._step(tokens, token, criterion, cache_mode, observe)
+            hidden, layers = self._step(tokens, token, criterion, cache_mode, deepest, observe)
+            if cache_mode is CacheMode.MONOTONE:
+                deepest = layers
             values, tokens = self.parts.logits(hidden).max(dim=-1)
             if torch.isnan(values).any():
                 raise InputError("The model's logits are NaN: its weights or its number format are broken.")
@@ -86,33 +93,46 @@ class BatchDecoder:
         token: int,
         criterion: ExitCriterion,
         cache_mode: CacheMode,
+        deepest: Tensor,
         observe: Observer | None,
     ) -> tuple[Tensor, Tensor]:
-        """One token for all rows: states (B, D) they are decoded from, and the layers (B,) they left at."""
-        parts = self.parts
+        """One token for all rows: states (B, D) they are decoded from, and the layers (B,) they left at.
+
+        `deepest` (B,): the layers at which rows must stop.
+        """
+        parts, cache = self.parts, self.cache
         column = self.longest - 1 + token
-        positions = self._positions(column, 1)
+        hidden, rotation = self._embed(tokens[:, None], column)
         mask = causal_mask(self.padding, column + 1, 1)
-        hidden = parts.embed(tokens[:, None], positions)
         stopped = torch.zeros(len(tokens), dtype=torch.bool, device=parts.device)
         layers = torch.full((len(tokens),), parts.total_layers, device=parts.device)
         final = hidden[:, 0]
+        state = ExitState(parts.logits)
+        state.token, state.hidden_states = token, None
+        freezes = cache_mode in (CacheMode.PROPAGATE, CacheMode.PROPAGATE_LATER)
+        exit_points = set(parts.exit_points)
         for layer in range(1, parts.total_layers + 1):
-            after = parts.run_layer(layer, hidden, positions, self.cache, mask)
+            after = parts.fused.layers[layer - 1](hidden, rotation, cache, mask)
             # A stopped row goes on with its frozen state when deeper layers are to project that state.
-            hidden = (
-                torch.where(stopped[:, None, None], hidden, after)
-                if cache_mode is CacheMode.PROPAGATE
-                else after
-            )
+            hidden = torch.where(stopped[:, None, None], hidden, after) if freezes else after
+            if cache_mode is CacheMode.COPY:
+                self._keep_copies(layer, column, stopped)
             newest = hidden[:, 0]
             if observe is not None:
                 observe(token, layer, newest)
             final = torch.where(stopped[:, None], final, newest)
-            if layer in parts.exit_points:
-                state = ExitState(newest, layer, token, lambda newest=newest: parts.logits(newest))
-                stops = criterion.exits(state) & ~stopped
+            if layer in exit_points:
+                state.previous, state.hidden_states, state.layer = state.hidden_states, newest, layer
+                stops = (criterion.exits(state) | (deepest <= layer)) & ~stopped
                 layers = torch.where(stops, layer, layers)
-                stopped |= stops
-        self.cache.check_aligned(column + 1)
+                stopped = stopped | stops
+        cache.check_aligned(column + 1)
         return final, layers
+
+    def _keep_copies(self, layer: int, column: int, stopped: Tensor) -> None:
+        """Overwrite what `layer` cached for stopped rows by what the layer before it holds, which they left with."""
+        if layer == 1:
+            return
+        for buffer in (self.cache.keys, self.cache.values):
+            before, newest = buffer[layer - 2, :, :, column], buffer[layer - 1, :, :, column]
+            newest.copy_(torch.where(stopped[:, None, None], before, newest))

@@ -3,12 +3,14 @@
 Everything else (caches, metrics, energy, notebooks) works with any of them.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from eelib.decoding.policy import ExitPolicy, threshold_margin
@@ -17,32 +19,38 @@ from eelib.study.errors import InputError
 from eelib.study.profile import check_threshold
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class ExitState:
-    """What a criterion may look at.
+    """What a criterion may look at. One object serves a whole decoding: the decoder fills it anew at every exit point.
 
     Attributes
     ----------
+    decode: (B, D) states -> (B, V) logits, by the model's own norm and head.
     hidden_states: (B, D) states of the current token after `layer`, before the final norm.
+    previous: those at the exit point before, None at the first.
     layer: an exit point, counted 1..L.
     token: index of the token being generated, from 0.
-    logits: gives (B, V) logits decoded from these states; a head over the vocabulary, so costly.
     """
 
-    hidden_states: Tensor
-    layer: int
-    token: int
-    logits: Callable[[], Tensor]
+    decode: Callable[[Tensor], Tensor]
+    hidden_states: Tensor | None = None
+    previous: Tensor | None = None
+    layer: int = 0
+    token: int = 0
+
+    def logits(self) -> Tensor:
+        """(B, V) logits decoded from these states: a head over the vocabulary, so costly."""
+        return self.decode(self.hidden_states)
 
 
 class ExitCriterion(Protocol):
-    """The interface of all criteria."""
+    """The interface of all criteria. A further action, such as ending the completion, would be a further method."""
 
     def check(self, parts: ModelParts) -> None:
         """InputError if the criterion does not fit the model."""
 
-    def exits(self, state: ExitState) -> Tensor:
-        """(B,) bool: rows that stop at this exit point."""
+    def exits(self, state: ExitState) -> Tensor | bool:
+        """(B,) bool: rows that stop at this exit point; a plain bool stands for all of them."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +60,8 @@ class FullDepth:
     def check(self, parts: ModelParts) -> None:
         pass
 
-    def exits(self, state: ExitState) -> Tensor:
-        return torch.zeros(len(state.hidden_states), dtype=torch.bool, device=state.hidden_states.device)
+    def exits(self, state: ExitState) -> bool:
+        return False
 
 
 @dataclass(frozen=True)
@@ -67,13 +75,8 @@ class FixedLayer:
         if self.layer not in allowed:
             raise InputError(f"The fixed exit layer is {self.layer}: this model can stop at {allowed}.")
 
-    def exits(self, state: ExitState) -> Tensor:
-        return torch.full(
-            (len(state.hidden_states),),
-            state.layer == self.layer,
-            dtype=torch.bool,
-            device=state.hidden_states.device,
-        )
+    def exits(self, state: ExitState) -> bool:
+        return state.layer == self.layer
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,10 @@ class Scripted:
 
 @dataclass(frozen=True)
 class Agent:
-    """Stops where the policy's probability of exiting is above a threshold (Section 5.3)."""
+    """Stops where the policy's probability of exiting is above a threshold (Section 5.3).
+
+    A decision is the policy's products on the states where they are, and one comparison with a constant.
+    """
 
     policy: ExitPolicy
     threshold: float
@@ -115,7 +121,11 @@ class Agent:
             )
 
     def exits(self, state: ExitState) -> Tensor:
-        return self.policy.margin(state.hidden_states) > threshold_margin(self.threshold, self.temperature)
+        return self.policy.margin(state.hidden_states) > self._margin
+
+    @cached_property
+    def _margin(self) -> float:
+        return threshold_margin(self.threshold, self.temperature)
 
 
 @dataclass(frozen=True)
@@ -129,3 +139,40 @@ class Confidence:
 
     def exits(self, state: ExitState) -> Tensor:
         return state.logits().float().softmax(-1).amax(-1) > self.threshold
+
+
+@dataclass(frozen=True)
+class Entropy:
+    """Stops where the entropy of the intermediate prediction, as a share of its maximum log V, is below a threshold.
+
+    BERxiT and DeeBERT (Xin et al. 2020) stop by entropy; here it lies in [0, 1] whatever the vocabulary.
+    """
+
+    threshold: float
+
+    def check(self, parts: ModelParts) -> None:
+        check_threshold(self.threshold)
+
+    def exits(self, state: ExitState) -> Tensor:
+        logits = state.logits().float()
+        log_probabilities = logits.log_softmax(-1)
+        entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)
+        return entropy / math.log(logits.shape[-1]) < self.threshold
+
+
+@dataclass(frozen=True)
+class Saturation:
+    """Stops where the state has stopped turning: cosine similarity to that of the exit point before above a threshold.
+
+    CALM's hidden-state saturation (Schuster et al. 2022, Sec. 3.5), over exit points. Never stops at the first one.
+    """
+
+    threshold: float
+
+    def check(self, parts: ModelParts) -> None:
+        check_threshold(self.threshold)
+
+    def exits(self, state: ExitState) -> Tensor | bool:
+        if state.previous is None:
+            return False
+        return F.cosine_similarity(state.hidden_states, state.previous, dim=-1) > self.threshold

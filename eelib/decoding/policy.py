@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -39,11 +40,19 @@ class ExitPolicy:
     def margin(self, hidden_states: Tensor) -> Tensor:
         """Difference of the exit and continue logits for (B, D) states: shape (B,), float32."""
         features = hidden_states.float()
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            features = torch.tanh(torch.addmm(bias, features, weight.T))
-        return features @ (self.weights[-1][1] - self.weights[-1][0]) + (
-            self.biases[-1][1] - self.biases[-1][0]
-        )
+        for weight, bias in self._hidden:
+            features = torch.addmm(bias, features, weight).tanh_()
+        return torch.addmv(self._last[1], features, self._last[0])
+
+    @cached_property
+    def _hidden(self) -> list[tuple[Tensor, Tensor]]:
+        return [(weight.T, bias) for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True)]
+
+    @cached_property
+    def _last(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the difference of the two outputs."""
+        weight, bias = self.weights[-1], self.biases[-1]
+        return weight[1] - weight[0], (bias[1] - bias[0])[None]
 
     def probability(self, hidden_states: Tensor, temperature: float = 1.0) -> Tensor:
         """`softmax(logits / temperature)[exit]` for (B, D) states: shape (B,)."""

@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 from transformers import PretrainedConfig
 
+from eelib.decoding.cache import CacheMode
 from eelib.study.errors import InputError
 
-CACHES = ("none", "propagate")
+CACHES = tuple(mode.value for mode in CacheMode)
 
 
 class _Dimensions(NamedTuple):
@@ -39,6 +40,7 @@ class _Pass(NamedTuple):
     layers: int  # decoder layers run
     projected_layers: int  # layers of which only the key and value projections run
     decodes: bool = True  # whether the head runs, once
+    alone: bool = True  # False: runs within the pass before it, which reads the weights anyway
 
 
 def layer_flops(config: PretrainedConfig, tokens: int, context: int) -> int:
@@ -92,9 +94,11 @@ def generation_flops(
         prompt_length: positions of the prompt.
         exit_layers: the exit layer of each generated token in 1..L; L everywhere is the full model.
         cache: "none": every token runs the whole prefix (the prompt and the tokens generated so far) up to its
-            exit layer, as the thesis's uncached mode. "propagate": all of the prompt but its last token runs once at
-            full depth; every token then runs one position, that of the token before it, up to its exit layer, and the
-            layers above project the exit's hidden state to keys and values (Section 4.3.1).
+            exit layer, as the thesis's uncached mode. All others: all of the prompt but its last token runs once at
+            full depth; every token then runs one position, that of the token before it, up to its exit layer. What
+            else runs: "propagate": the layers above project the exit's hidden state to keys and values (Section
+            4.3.1). "propagate-later": they do so when a later token goes deeper, up to where it goes.
+            "recompute": tokens that left early then run through these layers. "copy", "monotone": nothing.
 
     Exit decisions are not included: add `policy_flops` once for every exit point visited.
     """
@@ -121,6 +125,8 @@ def generation_bytes(
     size = _dimensions(config)
     total = 0
     for step in _passes(size, prompt_length, exit_layers, cache):
+        if not step.alone:
+            continue
         projected = _projection_parameters(size) + 2 * step.tokens * size.key
         total += step.layers * layer_bytes(config, step.context, bytes_per_value)
         total += step.projected_layers * bytes_per_value * projected
@@ -135,16 +141,25 @@ def _passes(size: _Dimensions, prompt_length: int, exit_layers: Sequence[int], c
         raise InputError(f"cache is {cache!r}, expected one of {', '.join(CACHES)}")
     if not len(exit_layers):
         raise InputError("exit_layers is empty, expected the exit layer of at least one generated token")
-    if cache == "propagate" and prompt_length > 1:
+    if cache != "none" and prompt_length > 1:
         yield _Pass(prompt_length - 1, prompt_length - 1, size.layers, 0, decodes=False)
+    waiting: list[int] = []  # layers that tokens reached which lack deeper ones
     for token, exit_layer in enumerate(exit_layers):
         if not 1 <= exit_layer <= size.layers:
             raise InputError(f"exit layer of token {token} is {exit_layer}, expected 1 to {size.layers}")
         prefix = prompt_length + token
         if cache == "none":
             yield _Pass(prefix, prefix, exit_layer, 0)
-        else:
-            yield _Pass(1, prefix, exit_layer, size.layers - exit_layer)
+            continue
+        yield _Pass(1, prefix, exit_layer, size.layers - exit_layer if cache == "propagate" else 0)
+        for reached in waiting:
+            missing = max(exit_layer - reached, 0)
+            if cache == "recompute":
+                yield _Pass(1, prefix, missing, 0, decodes=False, alone=False)
+            else:
+                yield _Pass(1, prefix, 0, missing, decodes=False, alone=False)
+        if cache in ("recompute", "propagate-later"):
+            waiting = [max(exit_layer, reached) for reached in waiting] + [exit_layer]
 
 
 def _layer_parameters(size: _Dimensions) -> int:

@@ -79,9 +79,8 @@ def predictions(
                 if layer == parts.total_layers:
                     last[:, token] = parts.logits(states).argmax(-1).cpu()
 
-            # With a propagating cache a stopped row's last state is its frozen one, so agreement is only known exactly
-            # where the deeper layers really ran on.
-            observe = keep_last if setting.cache is CacheMode.NONE else None
+            # Where deeper layers do not run on from a stopped row's own states, agreement is not known.
+            observe = keep_last if setting.cache.exact else None
             generations = decoder.decode(setting.rule, setting.cache, observe)
             for row, (sample, generation) in enumerate(zip(batch, generations, strict=True)):
                 agrees = np.array(generation.tokens) == last[row].numpy()

@@ -1,27 +1,21 @@
-"""Taking a decoder-only model apart: embeddings, layers, final norm, head, and each layer's key and value projections.
+"""Taking a decoder-only model apart: embeddings, layers, final norm, head.
 
-The only place that knows how OPT differs from Llama. Everything is the model's own modules, used as they are; nothing is
-copied and no modelling file is forked.
+With `fused.py` beside it, the only place that knows how OPT differs from Llama. Everything is the model's own modules, used as
+they are; no modelling file is forked.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.models.llama.modeling_llama import rotate_half
 
 from eelib.models.exits import exit_points
+from eelib.models.fused import FusedModel, fuse
 from eelib.study.errors import InputError
-
-
-class LayerCache(Protocol):
-    """What a decoder layer asks of a key-value cache."""
-
-    def update(self, keys: Tensor, values: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
-        """Append (B, H, T, D) keys and values of a layer (counted from 0); return all of that layer's."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,6 @@ class ModelParts:
     max_positions: int
     _embed: Callable[[Tensor, Tensor], Tensor]
     _norm: Callable[[Tensor], Tensor]
-    _input_norm: Callable[[nn.Module], nn.Module]
     _rotary: nn.Module | None
 
     @property
@@ -64,9 +57,9 @@ class ModelParts:
     def device(self) -> torch.device:
         return self.model.device
 
-    def embed(self, input_ids: Tensor, positions: Positions) -> Tensor:
-        """(B, T) token ids -> (B, T, D) hidden states before the first layer."""
-        return self._embed(input_ids, positions.ids)
+    def embed(self, input_ids: Tensor, positions: Tensor) -> Tensor:
+        """(B, T) token ids and their positions -> (B, T, D) hidden states before the first layer."""
+        return self._embed(input_ids, positions)
 
     def positions(self, ids: Tensor) -> Positions:
         """Positions (B, T), with what the layers need of them (for Llama the rotary cosines and sines)."""
@@ -75,41 +68,19 @@ class ModelParts:
         cos_sin = self._rotary(self.model.get_input_embeddings().weight, position_ids=ids)
         return Positions(ids, {"position_embeddings": cos_sin})
 
-    def run_layer(
-        self,
-        layer: int,
-        hidden_states: Tensor,
-        positions: Positions,
-        cache: LayerCache | None,
-        mask: Tensor | None,
-    ) -> Tensor:
-        """Run decoder layer `layer` (1..L) on (B, T, D) hidden states.
+    @cached_property
+    def fused(self) -> FusedModel:
+        """The layers as decoding runs them. Made once; the model's weights must not be moved or cast afterwards."""
+        return fuse(self.model)
 
-        `mask` is boolean (B or 1, 1, T, keys), True where attention is allowed; None means plain causal attention over
-        the T tokens themselves.
-        """
+    def run_layer(self, layer: int, hidden_states: Tensor, positions: Positions) -> Tensor:
+        """Run the model's own module of layer `layer` (1..L) on (B, T, D) states with causal attention, as training does."""
         return self.layers[layer - 1](
             hidden_states,
-            attention_mask=mask,
-            past_key_values=cache,
+            attention_mask=None,
             position_ids=positions.ids,
             **positions.layer_arguments,
         )
-
-    def project_keys_values(
-        self, layer: int, hidden_states: Tensor, positions: Positions
-    ) -> tuple[Tensor, Tensor]:
-        """Keys and values (B, H, T, D/H) that layer `layer` would cache for the given input states (Section 4.3.1)."""
-        module = self.layers[layer - 1]
-        attention = module.self_attn
-        normed = self._input_norm(module)(hidden_states)
-        batch, tokens, _ = normed.shape
-        keys = attention.k_proj(normed).view(batch, tokens, -1, attention.head_dim).transpose(1, 2)
-        values = attention.v_proj(normed).view(batch, tokens, -1, attention.head_dim).transpose(1, 2)
-        if self._rotary is not None:
-            cos, sin = (part.unsqueeze(1) for part in positions.layer_arguments["position_embeddings"])
-            keys = keys * cos + rotate_half(keys) * sin
-        return keys, values
 
     def logits(self, hidden_states: Tensor) -> Tensor:
         """(..., D) states of any layer -> (..., V) logits: `lm_head(final_norm(h))`, the model's own norm and head."""
@@ -120,10 +91,10 @@ class ModelParts:
         positions = self.positions(
             torch.arange(input_ids.shape[1], device=input_ids.device).expand(input_ids.shape)
         )
-        hidden = self.embed(input_ids, positions)
+        hidden = self.embed(input_ids, positions.ids)
         states = []
         for layer in range(1, self.total_layers + 1):
-            hidden = self.run_layer(layer, hidden, positions, cache=None, mask=None)
+            hidden = self.run_layer(layer, hidden, positions)
             states.append(hidden)
         return states
 
@@ -134,9 +105,6 @@ def take_apart(model: PreTrainedModel) -> ModelParts:
     if kind == "llama":
         decoder = model.model
         embed, norm, rotary = (lambda ids, _: decoder.embed_tokens(ids)), decoder.norm, decoder.rotary_emb
-
-        def input_norm(layer: nn.Module) -> nn.Module:
-            return layer.input_layernorm
 
     elif kind == "opt" and model.config.do_layer_norm_before:
         decoder, rotary = model.model.decoder, None
@@ -151,9 +119,6 @@ def take_apart(model: PreTrainedModel) -> ModelParts:
             hidden = decoder.final_layer_norm(hidden)
             return hidden if decoder.project_out is None else decoder.project_out(hidden)
 
-        def input_norm(layer: nn.Module) -> nn.Module:
-            return layer.self_attn_layer_norm
-
     else:
         raise InputError(
             f"The model type {kind!r} cannot be taken apart: allowed are 'llama' and pre-norm 'opt'."
@@ -165,6 +130,5 @@ def take_apart(model: PreTrainedModel) -> ModelParts:
         max_positions=model.config.max_position_embeddings,
         _embed=embed,
         _norm=norm,
-        _input_norm=input_norm,
         _rotary=rotary,
     )

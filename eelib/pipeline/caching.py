@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from eelib.decoding.cache import CacheMode
@@ -15,9 +16,17 @@ from eelib.pipeline.results import agent_settings, chosen_samples, decoding_stag
 from eelib.pipeline.study import Study
 from eelib.study.stages import Artifact
 
+COMPARED = (
+    CacheMode.PROPAGATE,
+    *[mode for mode in CacheMode if mode not in (CacheMode.NONE, CacheMode.PROPAGATE)],
+)
+
 
 def cached_evaluation(study: Study, model: str, language: str, fraction: float) -> Artifact:
-    """Predictions of the full model and the first agent with key-value propagation: `predictions.parquet`."""
+    """Predictions of the full model and the first agent with a key-value cache: `predictions.parquet`.
+
+    Propagation at all thresholds, the other cache modes at one (`middle_threshold`).
+    """
     stage = decoding_stage(study, "cached", model, language, fraction, "samples")
 
     def evaluate(folder: Path) -> None:
@@ -48,10 +57,19 @@ def cached_timings(study: Study, model: str, language: str, fraction: float) -> 
 
 
 def _cached_settings(study: Study, model: str, language: str) -> list[Setting]:
-    return [
-        Setting("full", FullDepth(), cache=CacheMode.PROPAGATE),
-        *agent_settings(study, model, language, [0], CacheMode.PROPAGATE),
-    ]
+    settings = [Setting("full", FullDepth(), cache=CacheMode.PROPAGATE)]
+    for mode in COMPARED:
+        agents = agent_settings(study, model, language, [0], mode)
+        if mode is not CacheMode.PROPAGATE:
+            agents = [setting for setting in agents if setting.threshold == middle_threshold(study)]
+        settings += agents
+    return settings
+
+
+def middle_threshold(study: Study) -> float:
+    """The threshold at which all cache modes are compared."""
+    thresholds = study.profile.evaluation.thresholds
+    return thresholds[len(thresholds) // 2]
 
 
 def all_cached_evaluations(study: Study, contexts: list[tuple[str, str, float]]) -> list[Artifact]:
@@ -62,18 +80,15 @@ def all_cached_evaluations(study: Study, contexts: list[tuple[str, str, float]])
 
 def cached_frame(study: Study, model: str, language: str, fraction: float) -> pd.DataFrame:
     """One row a threshold and cache: metrics, `skipped` (share of layers), `changed` (share of tokens that differ from
-    the uncached decoder's), and `time_s` of the timed subset where it was measured."""
-    cached = pd.read_parquet(cached_evaluation(study, model, language, fraction).path / "predictions.parquet")
-    exact = pd.read_parquet(evaluation(study, model, language, fraction).path / "predictions.parquet")
-    exact = exact[(exact["kind"] == "aggregated") & exact["seed"].isin([-1, 0])]
-    rows = pd.concat([cached, exact.drop(columns="kind")], ignore_index=True)
+    the uncached decoder's), `flops` a token, and `time_s` of the timed subset where it was measured."""
+    rows = _all_predictions(study, model, language, fraction)
     layers = rows.loc[rows["criterion"] == "full", "exit_layers"].iloc[0][0]
     frame = summarise(rows, language, ["criterion", "threshold", "cache"])
     frame["skipped"] = 1 - frame["mean_layers"] / layers
     frame["changed"] = [
-        _changed(rows, row.criterion, row.threshold) if row.cache != "none" else 0.0
-        for row in frame.itertuples()
+        changed_tokens(rows, row.criterion, row.threshold, row.cache).mean() for row in frame.itertuples()
     ]
+    frame["flops"] /= study.profile.context.new_tokens
     timed = pd.read_parquet(cached_timings(study, model, language, fraction).path / "timings.parquet")
     costs = summarise_timings(timed, ["criterion", "threshold", "cache"])
     frame = frame.merge(costs, on=["criterion", "threshold", "cache"], how="left")
@@ -82,12 +97,31 @@ def cached_frame(study: Study, model: str, language: str, fraction: float) -> pd
     return frame.assign(model=model, language=language, context_fraction=fraction)
 
 
-def _changed(rows: pd.DataFrame, criterion: str, threshold: float) -> float:
-    """Share of tokens that propagation changes, position by position over the same samples."""
+def changed_tokens(rows: pd.DataFrame, criterion: str, threshold: float, cache: str) -> np.ndarray:
+    """Which tokens a cache changes against the uncached decoder: bool (samples, new tokens), position by position."""
     same_threshold = rows["threshold"].isna() if math.isnan(threshold) else rows["threshold"] == threshold
     chosen = rows[(rows["criterion"] == criterion) & same_threshold]
     cached, exact = (
-        chosen[chosen["cache"] == cache].set_index("sample")["tokens"] for cache in ("propagate", "none")
+        chosen[chosen["cache"] == mode].set_index("sample")["tokens"] for mode in (cache, "none")
     )
-    pairs = [(a, b) for name in exact.index for a, b in zip(cached[name], exact[name], strict=True)]
-    return sum(a != b for a, b in pairs) / len(pairs)
+    return np.stack(cached[exact.index].to_list()) != np.stack(exact.to_list())
+
+
+def changes_by_position(study: Study, model: str, language: str, fraction: float) -> pd.DataFrame:
+    """`position` (1 for the first new token), `cache`, `changed`: where each cache mode changes tokens, at one threshold."""
+    rows = _all_predictions(study, model, language, fraction)
+    table = []
+    for mode in COMPARED:
+        shares = changed_tokens(rows, "agent", middle_threshold(study), mode.value).mean(axis=0)
+        table += [
+            {"position": position, "cache": mode.value, "changed": share}
+            for position, share in enumerate(shares, start=1)
+        ]
+    return pd.DataFrame(table).assign(model=model, language=language, context_fraction=fraction)
+
+
+def _all_predictions(study: Study, model: str, language: str, fraction: float) -> pd.DataFrame:
+    cached = pd.read_parquet(cached_evaluation(study, model, language, fraction).path / "predictions.parquet")
+    exact = pd.read_parquet(evaluation(study, model, language, fraction).path / "predictions.parquet")
+    exact = exact[(exact["kind"] == "aggregated") & exact["seed"].isin([-1, 0])]
+    return pd.concat([cached, exact.drop(columns="kind")], ignore_index=True)

@@ -1,4 +1,4 @@
-"""Figures 6.14 and 6.15: what KV propagation costs in quality and saves in layers."""
+"""Figures 6.14 and 6.15: what KV propagation costs in quality and saves in layers; and the cache modes compared."""
 
 import numpy as np
 import pandas as pd
@@ -8,6 +8,7 @@ from matplotlib.ticker import PercentFormatter
 from eelib.report import figures as style
 from eelib.report.figures import (
     LANGUAGES,
+    curve,
     entries_of,
     finished,
     label,
@@ -79,4 +80,36 @@ def layers_skipped(frame: pd.DataFrame) -> Figure:
         ax.set_ylim(0, 1)
         label(ax, f"context {context:.0%}", "threshold T", "layers skipped" if ax is axes[0, 0] else "")
     legend(axes[0, -1], loc="upper right")
+    return finished(figure)
+
+
+def changes_by_position(frame: pd.DataFrame) -> Figure:
+    """How each cache mode's error grows: share of tokens changed by position; a row a language, a column a model.
+
+    Args:
+        frame: `model`, `language`, `context_fraction` (one), `cache`, `position` from 1, `changed` in [0, 1].
+    """
+    exhibit = "The changed tokens by position"
+    need(frame, ["model", "language", "context_fraction", "cache", "position", "changed"], exhibit)
+    only(frame, "context_fraction", exhibit)
+    models, languages = sorted(frame["model"].unique()), list(frame["language"].unique())
+    figure, axes = new_figure(len(languages), len(models), (4.0, 2.4), sharex=True, sharey=True)
+    looks = {
+        "propagate": (style.BLUE, "-"),
+        "propagate-later": (style.SKY, ":"),
+        "recompute": (style.BLACK, "-"),
+        "copy": (style.VERMILLION, "-"),
+        "monotone": (style.GREEN, "-"),
+    }
+    for row, language in enumerate(languages):
+        for column, model in enumerate(models):
+            ax = axes[row, column]
+            here = frame[(frame["model"] == model) & (frame["language"] == language)]
+            for cache, (colour, line) in looks.items():
+                rows = here[here["cache"] == cache]
+                curve(ax, rows["position"], rows["changed"], colour, cache, line)
+            ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+            x = "position of the new token" if row == len(languages) - 1 else ""
+            label(ax, f"{model}, {LANGUAGES[language]}", x, "tokens changed" if column == 0 else "")
+    outside_legend(figure, entries_of(axes[0, 0]))
     return finished(figure)
