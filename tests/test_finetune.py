@@ -69,7 +69,8 @@ def model(pico: str = "llama-pico", dropout: float = 0.0):
 
 def run(folder: Path, config: FineTuning, tokenizer, ids=None, **kind) -> pd.DataFrame:
     folder.mkdir(exist_ok=True, parents=True)
-    fine_tune(model(**kind), tokenizer, random_ids(6) if ids is None else ids, config, folder, "a test")
+    ids = random_ids(6) if ids is None else ids
+    fine_tune(model(**kind), tokenizer, ids, loss_weights(LAYERS), config, folder, "a test")
     return pd.read_parquet(folder / "log.parquet")
 
 
@@ -252,7 +253,7 @@ def test_mixed_precision_is_on_where_the_layers_run(tmp_path, tokenizer, bf16, d
     trained.lm_head.register_forward_hook(lambda _, __, output: seen.add(output.dtype))
     trained.model.layers[3].mlp.register_forward_hook(lambda _, __, output: seen.add(output.dtype))
     config = dataclasses.replace(CONFIG, steps=2, bf16=bf16)
-    fine_tune(trained, tokenizer, random_ids(6), config, tmp_path, "a test")
+    fine_tune(trained, tokenizer, random_ids(6), loss_weights(LAYERS), config, tmp_path, "a test")
     assert seen == {dtype}
     assert {tensor.dtype for tensor in load_file(tmp_path / "model/model.safetensors").values()} == {
         torch.float32

@@ -45,13 +45,17 @@ def chosen_samples(
 
 
 def evaluation(study: Study, model: str, language: str, fraction: float) -> Artifact:
-    """Predictions of the base model, the full fine-tuned one, and every agent at every threshold: `predictions.parquet`."""
+    """Predictions of the base, plain and full fine-tuned models, and every agent at every threshold: `predictions.parquet`."""
     trained = agents(study, model, language)
     stage = Stage(
         f"evaluation/{model}-{language}-{fraction}",
         layer="evaluation",
         config={"fraction": fraction, "base": fingerprint(model)} | _decoding(study, "samples"),
-        inputs=(corpus(study, language), fine_tuned(study, model, language), *[item for _, item in trained]),
+        inputs=(
+            corpus(study, language),
+            *[fine_tuned(study, model, language, kind) for kind in ("plain", "aggregated")],
+            *[item for _, item in trained],
+        ),
     )
 
     def evaluate(folder: Path) -> None:
@@ -88,7 +92,7 @@ def evaluation_timings(study: Study, model: str, language: str, fraction: float)
     def measure(folder: Path) -> None:
         config, new_tokens = study.profile.evaluation, study.profile.context.new_tokens
         rows = []
-        for kind in KINDS:
+        for kind in ("base", "aggregated"):
             parts, tokenizer = load_kind(study, model, language, kind)
             samples, _ = chosen_samples(study, language, tokenizer, fraction, config.timing_samples)
             settings = [Setting("full", FullDepth()), Setting("full", FullDepth(), cache=CacheMode.PROPAGATE)]
@@ -158,7 +162,7 @@ KEYS = ["kind", "criterion", "threshold", "seed", "cache"]
 def evaluation_frame(study: Study, model: str, language: str, fraction: float) -> pd.DataFrame:
     """One row a setting of one model, corpus and context: `label`, metrics, `mean_layers`, `agreement`, costs.
 
-    `label` is "base", "full", "full_cached" (time only differs) or the threshold. Metrics of a threshold are means over
+    `label` is "base", "plain", "full", "full_cached" (time only differs) or the threshold. Metrics of a threshold are means over
     agents, with `<metric>_spread`, their standard deviation, beside ROUGE-L and mean layers; time and energy are of the
     first agent, over the timed subset. `energy_wh` is NaN where not measured.
     """
@@ -197,6 +201,6 @@ def _cached_flops(config: PretrainedConfig, rows: pd.DataFrame) -> float:
 def _label(row) -> str:
     if row.criterion == "agent":
         return f"{row.threshold:g}"
-    if row.kind == "base":
-        return "base"
+    if row.kind != "aggregated":
+        return row.kind
     return "full" if row.cache == "none" else "full_cached"

@@ -22,7 +22,6 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
-from eelib.models.exits import loss_weights
 from eelib.models.parts import take_apart
 from eelib.study.errors import InputError
 from eelib.study.profile import FineTuning
@@ -132,6 +131,7 @@ def fine_tune(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     ids: np.ndarray,
+    weights: dict[int, float],
     config: FineTuning,
     folder: Path,
     name: str,
@@ -141,14 +141,14 @@ def fine_tune(
     Parameters
     ----------
     ids: int32 token ids (T,), all training files one after the other.
+    weights: of the loss of each layer that has one (`loss_weights`; the last layer alone is plain fine-tuning).
     folder: also holds the checkpoints while it runs; a call that finds one goes on from it.
     name: shown in the progress bar.
     """
-    parts = take_apart(model)
     run = folder / "checkpoints"
     trainer = ExitTrainer(
         model=model.train(),
-        weights=loss_weights(parts.total_layers, config.decay),
+        weights=weights,
         exit_positions=config.exit_positions,
         args=TrainingArguments(
             output_dir=str(run),
