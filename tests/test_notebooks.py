@@ -97,7 +97,7 @@ def test_a_sweep_writes_beside_the_studys_own_exhibits(first_run, tmp_path):
     variant = "ci+context_fraction=0.2+language=java+model=llama-random+threshold=0.7"
     (table,) = (ROOT / "tables" / variant).glob("table_6_08*.csv")
     labels = [line.split(",")[1] for line in table.read_text().splitlines()[2:]]
-    assert set(labels) == {"base", "full", "full_cached", "0.7"}
+    assert set(labels) == {"base", "plain", "full", "full_cached", "0.7"}
     kept = {path: digest for path, digest in written().items() if not path.startswith("results")}
     assert kept == {path: digest for path, digest in before.items() if path in kept}
 

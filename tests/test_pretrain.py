@@ -152,6 +152,15 @@ def test_attention_in_blocks_is_causal_attention(groups, length):
     torch.testing.assert_close(found, expected.transpose(1, 2))
 
 
+@pytest.mark.parametrize(
+    "unknown", [{"attention_mask": torch.ones(1)}, {"attention_mask": None, "dropout": 0.1}]
+)
+def test_attention_in_blocks_refuses_what_it_would_leave_out(unknown):
+    states = torch.zeros(1, 1, 2, 4)
+    with pytest.raises(ValueError, match="no attention mask and no dropout"):
+        causal_blocks(torch.nn.Module(), states, states, states, **unknown)
+
+
 def test_a_missing_file_to_exclude_is_said():
     command = [
         sys.executable,

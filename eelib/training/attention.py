@@ -21,6 +21,7 @@ def causal_blocks(
     value: Tensor,
     attention_mask: None,
     scaling: float | None = None,
+    dropout: float = 0.0,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Softmax attention of every position to itself and those before it.
@@ -31,13 +32,16 @@ def causal_blocks(
     key, value: (B, G, T, D), each shared by H / G heads.
     attention_mask: None: nothing is padded.
     scaling: of the scores; 1/sqrt(D) by default.
+    dropout: 0.
 
     Returns
     -------
     (B, T, H, D) outputs, and None for the weights.
     """
-    if attention_mask is not None:
-        raise ValueError("causal_blocks takes no attention mask: sequences are packed, not padded")
+    if attention_mask is not None or dropout > 0:
+        raise ValueError(
+            "causal_blocks takes no attention mask and no dropout: sequences are packed, not padded"
+        )
     batch, heads, length, width = query.shape
     groups = key.shape[1]
     scaling = width**-0.5 if scaling is None else scaling
