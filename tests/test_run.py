@@ -261,6 +261,10 @@ def test_progress_bars_are_taken_out_of_executed_notebooks(tmp_path):
     said = [
         new_output("stream", name="stderr", text="\r 0% | 0/2\r50% | 1/2\r           \r"),
         new_output("stream", name="stderr", text="\r 0%\r    \rwarning: mind this\n\r 0%\r   \r"),
+        new_output(
+            "stream", name="stderr", text="\rPPO, seed 1:  8%|8  | 6.05k/80.0k [00:00<00:04, 14.8kstep/s]"
+        ),
+        new_output("stream", name="stderr", text="\rPPO, seed 0: 81.3kstep [00:08, 14.7kstep/s]     "),
         new_output("stream", name="stdout", text="one\rtwo\n"),
         new_output("execute_result", data={"text/plain": "42"}, execution_count=1),
     ]
@@ -287,17 +291,3 @@ def test_no_room_for_the_executed_copy_is_one_sentence(study, command, monkeypat
 
 def test_input_errors_have_no_stack_in_a_notebook():
     assert InputError("One sentence.")._render_traceback_() == ["InputError: One sentence."]
-
-
-def test_progress_bars_are_removed_from_an_executed_notebook_and_other_messages_stay(tmp_path):
-    bar = "\rtraining: 50%|##   | 1/2\rtraining: 100%|####| 2/2\r                        \r"
-    outputs = [
-        nbformat.v4.new_output("stream", name="stderr", text=bar),
-        nbformat.v4.new_output("stream", name="stderr", text=bar + "a warning\n" + bar),
-        nbformat.v4.new_output("stream", name="stdout", text="a result\n"),
-    ]
-    path = tmp_path / "executed.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=outputs)]), path)
-    main_job.without_progress_bars(path)
-    kept = [(item.name, item.text) for item in nbformat.read(path, as_version=4).cells[0].outputs]
-    assert kept == [("stderr", "a warning"), ("stdout", "a result\n")]

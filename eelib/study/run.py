@@ -9,6 +9,7 @@ are untouched, is not run again. Exit code 0: all went through; 1: a notebook fa
 import argparse
 import hashlib
 import json
+import re
 import shlex
 import sys
 import time
@@ -25,6 +26,7 @@ from eelib.study.provenance import PACKAGE, folder_hash
 from eelib.study.stages import room_on_disk
 
 NOTEBOOKS = Path("notebooks")
+BAR = re.compile(r"\[(\d+:)+\d\d[<,]")  # the clock of a tqdm bar, `[00:02<00:03, ` or `[00:02, `
 
 
 class TerminalEngine(NBClientEngine):
@@ -147,9 +149,10 @@ def without_progress_bars(executed: Path) -> None:
         kept = []
         for item in cell.get("outputs", []):
             if item.output_type == "stream" and item.name == "stderr":
-                # A carriage return overwrites the line; a finished bar overwrites itself with blanks.
+                # A carriage return overwrites the line; a finished bar overwrites itself with blanks, one that was
+                # cut off by another process's bar does not.
                 lines = [line.rsplit("\r", 1)[-1] for line in item.text.removesuffix("\r").split("\n")]
-                item.text = "\n".join(line for line in lines if line.strip())
+                item.text = "\n".join(line for line in lines if line.strip() and not BAR.search(line))
                 if not item.text:
                     continue
             kept.append(item)
