@@ -38,6 +38,7 @@ CONFIG = FineTuning(
     bf16=False,
     decay=0.9,
     exit_positions=1.0,
+    exits_per_step=None,
     checkpoint_steps=1_000,
     seed=0,
 )

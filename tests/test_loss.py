@@ -6,7 +6,8 @@ from conftest import VOCABULARY, tiny_model
 
 from eelib.models.exits import loss_weights
 from eelib.models.parts import take_apart
-from eelib.training.loss import aggregated_loss, layer_losses
+from eelib.training import loss as module
+from eelib.training.loss import aggregated_loss, exit_loss, layer_losses
 
 LAYERS = [4, 6, 10, 12]
 
@@ -120,3 +121,67 @@ def test_gradients_reach_the_early_layers(pico, exit_positions, ids):
     only_first = gradient_norms({4: 1.0})
     assert all(norm > 0 for norm in only_first[:4]) and only_first[4:] == [0.0] * 8
     assert all(norm > 0 for norm in gradient_norms(loss_weights(12)))
+
+
+def gradients(parts) -> list[torch.Tensor]:
+    return [parameter.grad.clone() for parameter in parts.model.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("pico", ["llama-pico", "opt-pico"])
+@pytest.mark.parametrize("exit_positions", [1.0, 0.25])
+@pytest.mark.parametrize("chunk", [VOCABULARY, 7 * VOCABULARY, 2**22])
+def test_the_loss_of_training_is_the_definition_with_its_gradients(
+    pico, exit_positions, chunk, ids, monkeypatch
+):
+    monkeypatch.setattr(module._HeadLoss, "CHUNK", chunk)  # 1 row, 7 rows, all at once
+    parts, weights = take_apart(tiny_model(pico)), loss_weights(12)
+    losses = layer_losses(
+        parts, parts.hidden_states(ids), ids, list(weights), exit_positions, torch.Generator().manual_seed(5)
+    )
+    expected = aggregated_loss(losses, weights)
+    expected.backward()
+    expected_gradients = gradients(parts)
+    parts.model.zero_grad()
+    loss, by_layer = exit_loss(
+        parts,
+        parts.hidden_states(ids),
+        ids,
+        weights,
+        exit_positions,
+        generator=torch.Generator().manual_seed(5),
+    )
+    (3 * loss).backward()  # a Trainer scales it
+    torch.testing.assert_close(loss, expected)
+    assert by_layer == pytest.approx({layer: value.item() for layer, value in losses.items()}, rel=1e-5)
+    for ours, theirs in zip(gradients(parts), expected_gradients, strict=True):
+        torch.testing.assert_close(ours / 3, theirs, rtol=1e-3, atol=1e-6 + 1e-4 * theirs.abs().max().item())
+
+
+def test_plain_fine_tuning_is_the_models_own_loss(parts, ids):
+    loss, by_layer = exit_loss(parts, parts.hidden_states(ids), ids, {12: 1.0}, exit_positions=0.25)
+    torch.testing.assert_close(loss, parts.model(ids, labels=ids).loss)
+    assert list(by_layer) == [12]
+
+
+@torch.no_grad()
+def test_drawn_exits_are_an_unbiased_estimate(parts, ids, states, monkeypatch):
+    """Over all draws of one exit, weighted by their probability, the loss is the full sum."""
+    weights = {4: 0.5, 6: 0.3, 10: 0.1, 12: 0.1}
+    full, _ = exit_loss(parts, states, ids, weights)
+    expectation = 0.0
+    for index, layer in enumerate([4, 6, 10]):
+        monkeypatch.setattr(torch, "multinomial", lambda *_, index=index, **__: torch.tensor([index]))
+        one, by_layer = exit_loss(parts, states, ids, weights, exits_per_step=1)
+        assert list(by_layer) == [layer, 12]
+        expectation += weights[layer] / 0.9 * one.item()
+    assert expectation == pytest.approx(full.item(), rel=1e-5)
+
+
+@torch.no_grad()
+def test_an_exit_drawn_twice_counts_twice(parts, ids, states, monkeypatch):
+    weights = {4: 0.5, 6: 0.4, 12: 0.1}
+    losses = {layer: loss.item() for layer, loss in layer_losses(parts, states, ids, list(weights)).items()}
+    for drawn, expected in (([0, 0], 0.9 * losses[4]), ([1, 0], 0.45 * (losses[4] + losses[6]))):
+        monkeypatch.setattr(torch, "multinomial", lambda *_, drawn=drawn, **__: torch.tensor(drawn))
+        loss, _ = exit_loss(parts, states, ids, weights, exits_per_step=2)
+        assert loss.item() == pytest.approx(expected + 0.1 * losses[12], rel=1e-5)

@@ -84,7 +84,11 @@ class ModelParts:
 
     def logits(self, hidden_states: Tensor) -> Tensor:
         """(..., D) states of any layer -> (..., V) logits: `lm_head(final_norm(h))`, the model's own norm and head."""
-        return self.model.lm_head(self._norm(hidden_states))
+        return self.model.lm_head(self.norm(hidden_states))
+
+    def norm(self, hidden_states: Tensor) -> Tensor:
+        """The model's final norm, before its head."""
+        return self._norm(hidden_states)
 
     def hidden_states(self, input_ids: Tensor) -> list[Tensor]:
         """States after each layer 1..L for (B, T) ids without padding: L tensors (B, T, D), none of them normed."""

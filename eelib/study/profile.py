@@ -61,6 +61,7 @@ class FineTuning:
     bf16: bool
     decay: float  # r of Eq. 4.3
     exit_positions: float  # share of positions at which intermediate losses are taken, drawn anew each step
+    exits_per_step: int | None  # of the exit points, drawn anew each step by their weights; null for all
     checkpoint_steps: int  # a killed run goes on from the last multiple
     seed: int
 

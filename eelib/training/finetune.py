@@ -25,18 +25,25 @@ from transformers.trainer_utils import get_last_checkpoint
 from eelib.models.parts import take_apart
 from eelib.study.errors import InputError
 from eelib.study.profile import FineTuning
-from eelib.training.loss import aggregated_loss, layer_losses
+from eelib.training.loss import exit_loss
 from eelib.training.packing import PackedDataset, pack
 
 
 class ExitTrainer(Trainer):
     """The Hugging Face Trainer with another loss: weighted over exit points and the last layer.
 
-    Positions of the intermediate losses are drawn from a generator seeded by the step, so that a resumed run draws what
-    the uninterrupted one would have drawn.
+    Positions of the intermediate losses, and where asked the exits themselves, are drawn from a generator seeded by the
+    step, so that a resumed run draws what the uninterrupted one would have drawn.
     """
 
-    def __init__(self, *args: Any, weights: dict[int, float], exit_positions: float, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        weights: dict[int, float],
+        exit_positions: float,
+        exits_per_step: int | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
         if self.args.world_size > 1:
             raise InputError(
@@ -46,6 +53,7 @@ class ExitTrainer(Trainer):
         self.parts = take_apart(self.model)
         self.weights = weights
         self.exit_positions = exit_positions
+        self.exits_per_step = exits_per_step
         self.exit_losses: list[dict[int, float]] = []  # of the micro-batches since the last record
         # Lets the Trainer divide each loss by the number of accumulated micro-batches (fewer in an epoch's last step),
         # which it leaves to the model where the model's own loss counts the tokens of all of them.
@@ -61,16 +69,24 @@ class ExitTrainer(Trainer):
         # The Trainer wraps the model's forward in mixed precision; the layers are run one by one here, so it is asked for.
         with self.accelerator.autocast():
             states = self.parts.hidden_states(inputs["input_ids"])
-            losses = layer_losses(
-                self.parts, states, inputs["labels"], list(self.weights), self.exit_positions, generator
+            loss, losses = exit_loss(
+                self.parts,
+                states,
+                inputs["labels"],
+                self.weights,
+                self.exit_positions,
+                self.exits_per_step,
+                generator,
             )
-            self.exit_losses.append({layer: loss.item() for layer, loss in losses.items()})
-            return aggregated_loss(losses, self.weights)
+            self.exit_losses.append(losses)
+            return loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Every training record also holds the loss of each layer at that step."""
         if "loss" in logs:
-            means = pd.DataFrame(self.exit_losses).mean()
+            means = pd.DataFrame(
+                self.exit_losses, columns=list(self.weights)
+            ).mean()  # NaN for a layer not drawn
             logs |= {f"loss_layer_{layer}": float(means[layer]) for layer in self.weights}
             self.exit_losses.clear()
         super().log(logs, *args, **kwargs)
@@ -150,6 +166,7 @@ def fine_tune(
         model=model.train(),
         weights=weights,
         exit_positions=config.exit_positions,
+        exits_per_step=config.exits_per_step,
         args=TrainingArguments(
             output_dir=str(run),
             run_name=name,

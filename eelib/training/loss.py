@@ -1,4 +1,10 @@
-"""The aggregated loss: next-token losses of several layers, decoded by the model's own head (Eq. 4.2)."""
+"""The aggregated loss: next-token losses of several layers, decoded by the model's own head (Eq. 4.2).
+
+`layer_losses` and `aggregated_loss` are the definition. `exit_loss` is the same sum as training takes it: norm and head once
+for all layers, and never more logits than a chunk of rows.
+"""
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,3 +61,98 @@ def layer_losses(
         else:
             losses[layer] = F.cross_entropy(parts.logits(states[chosen]).float(), targets[chosen])
     return losses
+
+
+def exit_loss(
+    parts: ModelParts,
+    hidden_states: list[Tensor],
+    labels: Tensor,
+    weights: dict[int, float],
+    exit_positions: float = 1.0,
+    exits_per_step: int | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, dict[int, float]]:
+    """The aggregated loss to train with, `aggregated_loss(layer_losses(...), weights)` up to rounding.
+
+    Parameters
+    ----------
+    hidden_states, labels, exit_positions, generator: as for `layer_losses`.
+    weights: of each layer that has a loss; the last layer's is always over all positions.
+    exits_per_step: take that many of the other layers, drawn anew at each call with replacement and with probabilities
+        proportional to their weights, each with the same weight: an unbiased estimate of the full sum. None takes all.
+
+    Returns
+    -------
+    The scalar loss, and the loss of each layer taken, for the record.
+    """
+    last, total = len(hidden_states), sum(weights.values())
+    targets = labels[:, 1:].reshape(-1)
+    taken = {layer: weight for layer, weight in weights.items() if layer != last}
+    if exits_per_step is not None and taken:
+        layers, chances = list(taken), torch.tensor(list(taken.values()))
+        drawn = torch.multinomial(chances, exits_per_step, replacement=True, generator=generator).tolist()
+        share = sum(taken.values()) / exits_per_step
+        taken = {layers[i]: share * drawn.count(i) for i in sorted(set(drawn))}
+    chosen = torch.arange(len(targets), device=targets.device)
+    if exit_positions < 1.0:
+        count = max(1, round(exit_positions * len(targets)))
+        chosen = torch.randperm(len(targets), generator=generator)[:count].to(targets.device)
+    rows, row_targets, row_weights = [], [], []
+    for layer, weight in taken.items():
+        rows.append(hidden_states[layer - 1][:, :-1].flatten(0, 1)[chosen])
+        row_targets.append(targets[chosen])
+        row_weights.append(weight / total / len(chosen))
+    if last in weights:
+        taken[last] = weights[last]
+        rows.append(hidden_states[last - 1][:, :-1].flatten(0, 1))
+        row_targets.append(targets)
+        row_weights.append(weights[last] / total / len(targets))
+    counts = [len(part) for part in rows]
+    loss, row_losses = _HeadLoss.apply(
+        parts.norm(torch.cat(rows)),
+        parts.model.lm_head.weight,
+        torch.cat(row_targets),
+        torch.tensor(row_weights, device=targets.device).repeat_interleave(
+            torch.tensor(counts, device=targets.device)
+        ),
+    )
+    means = [part.mean().item() for part in row_losses.split(counts)]
+    return loss, dict(zip(taken, means, strict=True))
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Weighted cross-entropy of states decoded by a linear head; its gradient is made with it, chunk by chunk.
+
+    The weight of every row is known before, so that logits are needed once and kept never.
+    """
+
+    CHUNK = 2**22  # logits at once
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, head: Tensor, targets: Tensor, row_weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(N, D) states, (V, D) head, (N,) targets and weights -> the weighted sum, and (N,) losses."""
+        grad_states, grad_head = torch.empty_like(states), torch.zeros_like(head)
+        losses = torch.empty(len(states), device=states.device)
+        size = max(1, _HeadLoss.CHUNK // len(head))
+        for start in range(0, len(states), size):
+            rows = slice(start, start + size)
+            logits = (states[rows] @ head.T).float()
+            target = targets[rows, None]
+            normaliser = logits.logsumexp(-1, keepdim=True)
+            losses[rows] = (normaliser - logits.gather(-1, target)).squeeze(-1)
+            gradient = logits.sub_(normaliser).exp_()
+            gradient.scatter_add_(-1, target, torch.full_like(gradient[:, :1], -1.0))
+            gradient *= row_weights[rows, None]
+            grad_states[rows] = gradient @ head
+            grad_head += gradient.T @ states[rows]
+        ctx.save_for_backward(grad_states, grad_head)
+        ctx.mark_non_differentiable(losses)
+        return losses @ row_weights, losses
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        """Scale what forward made."""
+        grad_states, grad_head = ctx.saved_tensors
+        return grad_loss * grad_states, grad_loss * grad_head, None, None
