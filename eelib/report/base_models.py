@@ -49,6 +49,8 @@ Next-token accuracy and perplexity per BPE token, each token with at least 50 to
 
 {scores}
 
+The step up to layer {half} is a mark of the growth: it was the last layer before the final doubling, and the head decoded from it for {before} steps.
+
 ![Accuracy and perplexity by layer](layers.png)
 
 ## Data
@@ -158,6 +160,8 @@ def card(record: dict, config: dict, scores: pd.DataFrame, exit_points: list[int
         last_step=held_out[-1]["step"],
         trial_steps=next(iter(trials.values()))[-1]["step"] if trials else 0,
         trials=_trials_table(trials) if trials else "none.",
+        half=record["stages"][-2]["layers"] if len(record["stages"]) > 1 else config["num_hidden_layers"],
+        before=record["stages"][-2]["steps"] if len(record["stages"]) > 1 else record["steps"],
         scores=_scores_table(scores, [*exit_points, config["num_hidden_layers"]]),
         data=data,
         excluded=f", or with {' and '.join(excluded)} of CodeXGLUE" if excluded else "",
