@@ -49,7 +49,8 @@ Next-token accuracy and perplexity per BPE token, each token with at least 50 to
 
 {scores}
 
-The step up to layer {half} is a mark of the growth: it was the last layer before the final doubling, and the head decoded from it for {before} steps.
+The steps up to layers {marks} are marks of the growth: a copied stack ends there, and the head decoded from such an end while the model was shallower. A base trained at full depth
+throughout would decode worse from its middle layers, so what fine-tuning changes here is to be judged against this base, not against the thesis's.
 
 ![Accuracy and perplexity by layer](layers.png)
 
@@ -135,7 +136,7 @@ def card(record: dict, config: dict, scores: pd.DataFrame, exit_points: list[int
     )
     held_out = [entry for entry in record["log"] if "eval_loss" in entry]
     excluded = corpus["excluded"]
-    trials = record["trials"]
+    trials, depth = record["trials"], record["stages"][0]["layers"]
     return CARD.format(
         model=record["model"],
         layers=config["num_hidden_layers"],
@@ -160,8 +161,7 @@ def card(record: dict, config: dict, scores: pd.DataFrame, exit_points: list[int
         last_step=held_out[-1]["step"],
         trial_steps=next(iter(trials.values()))[-1]["step"] if trials else 0,
         trials=_trials_table(trials) if trials else "none.",
-        half=record["stages"][-2]["layers"] if len(record["stages"]) > 1 else config["num_hidden_layers"],
-        before=record["stages"][-2]["steps"] if len(record["stages"]) > 1 else record["steps"],
+        marks=", ".join(map(str, range(depth, config["num_hidden_layers"], depth))),
         scores=_scores_table(scores, [*exit_points, config["num_hidden_layers"]]),
         data=data,
         excluded=f", or with {' and '.join(excluded)} of CodeXGLUE" if excluded else "",
