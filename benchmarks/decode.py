@@ -12,10 +12,11 @@ from measuring import interleaved, model_named, random_policy, random_prompts, r
 
 from eelib.decoding.cache import CacheMode, KeyValueCache
 from eelib.decoding.criteria import Agent, FixedLayer, FullDepth, Scripted
-from eelib.decoding.generate import generate
+from eelib.decoding.generate import generate, most_probable
 from eelib.models.parts import ModelParts
 
 PROMPT, NEW = 120, 30  # a context of the laptop profile, twice its new tokens
+REPEATED = 100
 
 
 def fills(parts: ModelParts, first: int):
@@ -39,8 +40,8 @@ def fills(parts: ModelParts, first: int):
 
 @torch.inference_mode()
 def repeat(side) -> None:
-    """A fill is microseconds: a hundred of them are timed."""
-    for _ in range(100):
+    """A fill or a head is microseconds: a hundred of them are timed."""
+    for _ in range(REPEATED):
         side()
 
 
@@ -61,6 +62,8 @@ def main() -> None:
     half = max(layer for layer in parts.exit_points if layer <= total // 2)
     stops = [*parts.exit_points, total]
     trace = Scripted([[stops[(7 * token) % len(stops)] for token in range(NEW)]])
+    agent = Agent(random_policy(parts), 1.0)
+    state = torch.randn(1, parts.width, dtype=parts.model.dtype)
     theirs = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False, "pad_token_id": 0}
     sides = {
         "generate": lambda: parts.model.generate(ids, attention_mask=torch.ones_like(ids), **theirs),
@@ -71,8 +74,9 @@ def main() -> None:
         "full, uncached": lambda: generate(parts, prompt, NEW, FullDepth()),
         "half": lambda: generate(parts, prompt, NEW, FixedLayer(half), cached),
         "half, uncached": lambda: generate(parts, prompt, NEW, FixedLayer(half)),
-        "never-exit agent": lambda: generate(parts, prompt, NEW, Agent(random_policy(parts), 1.0), cached),
+        "never-exit agent": lambda: generate(parts, prompt, NEW, agent, cached),
         "prompt": lambda: generate(parts, prompt, 1, FullDepth(), cached),
+        "head": lambda: repeat(lambda: most_probable(parts.logits(state))),
     }
     sides |= {
         f"trace, {mode.value}": lambda mode=mode: generate(parts, prompt, NEW, trace, mode)
@@ -84,6 +88,10 @@ def main() -> None:
         for name in seconds
         if name.startswith(("full", "half", "never"))
     }
+    # What a token costs besides its layers, whichever it leaves at, and the fill that full depth does without.
+    head, fill = (seconds[name] / REPEATED for name in ("head", "fill, batched"))
+    token = steps["full"] / (NEW - 1)
+    with_half = (token - head) * half / total + head + fill
     pico = args.model != "llama-350m"
     ideal = half / total
     depth = sum(trace.layers[0]) / NEW / total
@@ -99,6 +107,10 @@ def main() -> None:
         "half depth, propagate: speed-up of steps over the ideal": (
             steps["full"] / steps["half"] * ideal,
             "aim 0.95 or more",
+        ),
+        "half depth, propagate: the same for layers, one head and the fill": (
+            token / with_half * ideal,
+            "the most there is to reach",
         ),
         "half depth, uncached: speed-up over the ideal": (
             seconds["full, uncached"] / seconds["half, uncached"] * ideal,

@@ -20,7 +20,7 @@ from eelib.models.exits import loss_weights
 from eelib.models.parts import take_apart
 from eelib.models.tokenizer import train_tokenizer
 from eelib.study.profile import FineTuning
-from eelib.training.finetune import ExitTrainer, fine_tune
+from eelib.training.finetune import ExitTrainer, fine_tune, snapshot_steps
 from eelib.training.loss import aggregated_loss, layer_losses
 
 LENGTH, LAYERS = 16, 8
@@ -68,10 +68,10 @@ def model(pico: str = "llama-pico", dropout: float = 0.0):
     return model
 
 
-def run(folder: Path, config: FineTuning, tokenizer, ids=None, **kind) -> pd.DataFrame:
+def run(folder: Path, config: FineTuning, tokenizer, ids=None, snapshots=1, **kind) -> pd.DataFrame:
     folder.mkdir(exist_ok=True, parents=True)
     ids = random_ids(6) if ids is None else ids
-    fine_tune(model(**kind), tokenizer, ids, loss_weights(LAYERS), config, folder, "a test")
+    fine_tune(model(**kind), tokenizer, ids, loss_weights(LAYERS), config, folder, "a test", snapshots)
     return pd.read_parquet(folder / "log.parquet")
 
 
@@ -259,3 +259,23 @@ def test_mixed_precision_is_on_where_the_layers_run(tmp_path, tokenizer, bf16, d
     assert {tensor.dtype for tensor in load_file(tmp_path / "model/model.safetensors").values()} == {
         torch.float32
     }
+
+
+def test_snapshots_are_the_model_on_its_way(tmp_path, tokenizer, monkeypatch):
+    assert snapshot_steps(36, 4) == [9, 18, 27, 36] and snapshot_steps(2, 5) == [1, 2]
+    run(tmp_path / "plain", CONFIG, tokenizer)
+    run(tmp_path / "kept", CONFIG, tokenizer, snapshots=3)
+    assert_equal_runs(tmp_path / "kept", tmp_path / "plain")
+    assert sorted(path.name for path in (tmp_path / "kept").glob("snapshot-*")) == [
+        "snapshot-2",
+        "snapshot-4",
+    ]
+    early, late = (load_file(tmp_path / "kept" / f"snapshot-{s}" / "model.safetensors") for s in (2, 4))
+    assert any(not torch.equal(early[name], late[name]) for name in late)
+    # A snapshot holds the weights that a run killed there would have gone on from.
+    die_at(monkeypatch, 4)
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", dataclasses.replace(CONFIG, checkpoint_steps=4), tokenizer, snapshots=3)
+    checkpoint = load_file(tmp_path / "killed" / "checkpoints" / "checkpoint-4" / "model.safetensors")
+    for name, tensor in late.items():
+        assert torch.equal(tensor, checkpoint[name]), name

@@ -28,13 +28,16 @@ def fine_tuned(study: Study, model: str, language: str, kind: str = "aggregated"
     """A fine-tuned model: a checkpoint in `model/` and `log.parquet`.
 
     `kind` "aggregated" weights the losses of exit points and last layer; "plain" takes the last layer's alone, with the
-    same files, order and steps.
+    same files, order and steps. The setting of the epoch study keeps snapshots beside `model/`.
     """
     data = corpus(study, language)
+    epochs = study.profile.epoch_study
+    studied = (model, language, kind) == (epochs.model, epochs.language, "aggregated")
+    snapshots = epochs.snapshots if studied else 1
     stage = Stage(
         f"fine_tuned/{model}-{language}-{kind}",
         layer="training",
-        config={"model": model, "fingerprint": fingerprint(model), "kind": kind}
+        config={"model": model, "fingerprint": fingerprint(model), "kind": kind, "snapshots": snapshots}
         | study.profile.section("fine_tuning"),
         inputs=(data,),
     )
@@ -45,7 +48,8 @@ def fine_tuned(study: Study, model: str, language: str, kind: str = "aggregated"
         layers = load_config(model).num_hidden_layers
         weights = {layers: 1.0} if kind == "plain" else loss_weights(layers, study.profile.fine_tuning.decay)
         name = f"{model}, {language}, {kind}"
-        fine_tune(load_model(model), tokenizer, ids, weights, study.profile.fine_tuning, folder, name)
+        config = study.profile.fine_tuning
+        fine_tune(load_model(model), tokenizer, ids, weights, config, folder, name, snapshots)
 
     return study.stage(stage, "02", train)
 

@@ -106,9 +106,13 @@ class Study:
         made_from = f"inputs {keys[:8]}" if inputs else "from the configuration alone"
         return f"{self.variant} profile · commit {provenance.commit()} · {made_from}"
 
-    def figure(self, figure: Figure, name: str, *inputs: Artifact) -> Figure:
-        """Save a figure as PNG and PDF with its stamp, and return it for the notebook to show."""
-        save_figure(figure, name, Path("figures") / self.variant, self.stamp(*inputs))
+    def figure(self, figure: Figure, name: str, *inputs: Artifact, published_by: str | None = None) -> Figure:
+        """Save a figure as PNG and PDF with its stamp, and return it for the notebook to show.
+
+        One of others' published numbers says whose they are instead (`published_by`).
+        """
+        stamp = self.stamp(*inputs) if published_by is None else f"published numbers of {published_by}"
+        save_figure(figure, name, Path("figures") / self.variant, stamp)
         return figure
 
     def table(

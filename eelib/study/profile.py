@@ -20,7 +20,7 @@ from eelib.study.errors import InputError
 
 PROFILES = Path("profiles")
 _ALLOWED = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-_SECTIONS = ["data", "context", "fine_tuning", "fixed_exits", "reinforcement", "evaluation"]
+_SECTIONS = ["data", "context", "fine_tuning", "epoch_study", "fixed_exits", "reinforcement", "evaluation"]
 _SCHEDULERS = ["constant", "constant_with_warmup", "linear", "cosine"]
 
 
@@ -67,8 +67,20 @@ class FineTuning:
 
 
 @dataclass(frozen=True)
+class EpochStudy:
+    """How layers learn to decode while one setting is fine-tuned (Figure 4.8)."""
+
+    model: str
+    language: str
+    snapshots: int  # kept at equal distances over the steps, the finished model being the last
+    samples: int
+    context_fraction: float
+    new_tokens: int
+
+
+@dataclass(frozen=True)
 class FixedExits:
-    """Decoding from fixed layers (Figures 1.1, 4.8, 4.9, 4.10)."""
+    """Decoding from fixed layers (Figures 4.9, 4.10)."""
 
     samples: int
     context_fraction: float
@@ -123,6 +135,7 @@ class Profile:
     data: Data
     context: Context
     fine_tuning: FineTuning
+    epoch_study: EpochStudy
     fixed_exits: FixedExits
     reinforcement: Reinforcement
     evaluation: Evaluation
@@ -273,7 +286,9 @@ def _check(profile: Profile) -> None:
             raise InputError(f"{name} is empty: at least one is needed.")
     for threshold in profile.evaluation.thresholds:
         check_threshold(threshold)
-    for fraction in [*profile.evaluation.context_fractions, profile.fixed_exits.context_fraction]:
+    check_choice("language", profile.epoch_study.language, ["java", "python"])
+    fractions = [section.context_fraction for section in (profile.epoch_study, profile.fixed_exits)]
+    for fraction in [*profile.evaluation.context_fractions, *fractions]:
         check_context_fraction(fraction)
     rl = profile.reinforcement
     for name in ("alpha", "beta_java", "beta_python", "epsilon", "gamma"):

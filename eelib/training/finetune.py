@@ -102,6 +102,25 @@ class NoFinalCheckpoint(TrainerCallback):
             control.should_save = False
 
 
+class Snapshots(TrainerCallback):
+    """Keeps the model after some steps, in `folder/snapshot-<step>`. A resumed run writes the same once more."""
+
+    def __init__(self, folder: Path, steps: list[int]):
+        self.folder = folder
+        self.steps = steps
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: PreTrainedModel,
+        **_: Any,
+    ) -> None:
+        if state.global_step in self.steps:
+            model.save_pretrained(self.folder / f"snapshot-{state.global_step}")
+
+
 class StepBar(TrainerCallback):
     """One line of progress: name, steps, rate, loss. The Trainer's own bars print every record, or draw HTML in a kernel."""
 
@@ -132,6 +151,11 @@ class StepBar(TrainerCallback):
         self.bar.close()
 
 
+def snapshot_steps(steps: int, count: int) -> list[int]:
+    """`count` steps at equal distances, the last of them the end: the models of Figure 4.8."""
+    return sorted({max(1, round(steps * i / count)) for i in range(1, count + 1)})
+
+
 def last_whole_checkpoint(run: Path) -> str | None:
     """The last checkpoint in `run`; one that a kill left half written is deleted, and the one before it counts.
 
@@ -151,6 +175,7 @@ def fine_tune(
     config: FineTuning,
     folder: Path,
     name: str,
+    snapshots: int = 1,
 ) -> None:
     """Fine-tune `model` on packed ids and write `folder/model` (float32) and `folder/log.parquet`.
 
@@ -160,6 +185,7 @@ def fine_tune(
     weights: of the loss of each layer that has one (`loss_weights`; the last layer alone is plain fine-tuning).
     folder: also holds the checkpoints while it runs; a call that finds one goes on from it.
     name: shown in the progress bar.
+    snapshots: models to keep over the training (`snapshot_steps`); all but the last go to `folder/snapshot-<step>`.
     """
     run = folder / "checkpoints"
     trainer = ExitTrainer(
@@ -189,7 +215,11 @@ def fine_tune(
             disable_tqdm=True,
         ),
         train_dataset=PackedDataset(pack(ids, config.sequence_length)),
-        callbacks=[NoFinalCheckpoint, StepBar(name)],
+        callbacks=[
+            NoFinalCheckpoint,
+            StepBar(name),
+            Snapshots(folder, snapshot_steps(config.steps, snapshots)[:-1]),
+        ],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(run))
