@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import eelib.rl.agent as agent_module
-from eelib.rl.agent import coefficients_for, train_agent
+from eelib.rl.agent import NoisyStates, coefficients_for, train_agent
 from eelib.rl.agent import export as real_export
+from eelib.rl.env import RolloutVecEnv
 from eelib.rl.rollouts import Rollouts
 from eelib.study.profile import Reinforcement
 
@@ -18,6 +20,8 @@ SCALE = np.array([5.0, 0.1, 1.0, 30.0], dtype=np.float32)
 CONFIG = Reinforcement(
     train_prompts=1,
     test_prompts=1,
+    states_dtype="float32",
+    reward="printed",
     steps=8_192,
     seeds=1,
     environments=8,
@@ -26,6 +30,8 @@ CONFIG = Reinforcement(
     epochs=8,
     learning_rate=3e-3,
     gamma=0.9,
+    entropy_coefficient=0.0,
+    observation_noise=0.0,
     hidden_units=16,
     hidden_layers=2,
     alpha=0.5,
@@ -48,6 +54,7 @@ def obvious(seed: int, prompts: int = 64, tokens: int = 4) -> Rollouts:
     return Rollouts(
         states=(states * SCALE + OFFSET).astype(np.float32),
         predictions=np.where(right, 7, 3),
+        confidences=np.full(shape, 0.5, np.float32),
         last=np.full(shape[:2], 7),
         exit_points=POINTS,
         total_layers=LAYERS,
@@ -148,3 +155,29 @@ def test_coefficients_of_a_language():
     assert (python.alpha, python.beta, python.gamma, python.epsilon) == (0.5, 0.75, 0.75, 0.1)
     with pytest.raises(KeyError):
         coefficients_for("rust", CONFIG)
+
+
+def test_noise_changes_observations_and_nothing_else():
+    rollouts = obvious(0)
+    coefficients = coefficients_for("java", CONFIG)
+    plain, under = (RolloutVecEnv(rollouts, 4, coefficients, seed=0) for _ in range(2))
+    noisy = NoisyStates(under, np.full(WIDTH, 2.0, np.float32), seed=0)
+    differences = [noisy.reset() - plain.reset()]
+    for step in range(60):
+        actions = np.full(4, step % 2)
+        ours, theirs = noisy.step(actions), plain.step(actions)
+        differences.append(ours[0] - theirs[0])
+        assert ours[0].dtype == np.float32
+        np.testing.assert_array_equal(ours[1], theirs[1])
+        np.testing.assert_array_equal(ours[2], theirs[2])
+    spread = np.concatenate(differences)
+    assert abs(spread.mean()) < 0.3 and spread.std() == pytest.approx(2.0, rel=0.1)
+
+
+def test_updates_are_logged_for_tensorboard(tmp_path):
+    config = Reinforcement(**(vars(CONFIG) | SHORT))
+    train_agent(obvious(0), coefficients_for("java", config), config, 0, "fingerprint", tmp_path)
+    (events,) = tmp_path.rglob("events.out.tfevents.*")
+    log = EventAccumulator(str(events))
+    log.Reload()
+    assert {"train/loss", "train/entropy_loss"} <= set(log.Tags()["scalars"])

@@ -24,6 +24,7 @@ def random_rollouts(seed: int, prompts: int = 4, tokens: int = 3, layers: int = 
     return Rollouts(
         states=rng.normal(size=(*shape, WIDTH)).astype(np.float32),
         predictions=rng.integers(3, size=shape),
+        confidences=np.full(shape, 0.5, np.float32),
         last=rng.integers(3, size=shape[:2]),
         exit_points=points,
         total_layers=layers,
@@ -34,7 +35,8 @@ def by_hand() -> Rollouts:
     """One prompt of two tokens at layers 4, 6, 10 of 12: the first is right from layer 6 on, the second never."""
     states = np.arange(2 * 3 * WIDTH, dtype=np.float32).reshape(1, 2, 3, WIDTH)
     predictions = np.array([[[5, 7, 7], [1, 2, 3]]])
-    return Rollouts(states, predictions, np.array([[7, 9]]), [4, 6, 10], 12)
+    confidences = np.full(predictions.shape, 0.5, np.float32)
+    return Rollouts(states, predictions, confidences, np.array([[7, 9]]), [4, 6, 10], 12)
 
 
 def play(env: EarlyExitEnv, actions) -> list[tuple]:

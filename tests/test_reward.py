@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eelib.models.exits import exit_points
-from eelib.rl.reward import RewardCoefficients, continue_reward, exit_reward
+from eelib.rl.reward import REWARDS, RewardCoefficients, continue_reward, exit_reward
 from eelib.study.errors import InputError
 
 COEFFICIENTS = RewardCoefficients(alpha=0.5, beta=0.75, gamma=0.6, epsilon=0.1)
@@ -96,3 +96,31 @@ def test_leaving_late_may_not_cost_more_than_leaving_early():
     with pytest.raises(InputError, match=r"alpha is 0.6, more than its beta 0.5"):
         RewardCoefficients(0.6, 0.5, 0.5, 0.1)
     assert RewardCoefficients(0.5, 0.5, 0.5, 0.1).alpha == 0.5
+
+
+def test_position_scaled_rewards_by_hand():
+    reward = REWARDS["position-scaled"]
+    layer, optimal = np.array([4, 16, 26, 26]), np.array([4, 16, 28, 6])
+    # Right at 4 and at 16, half way to 28; too early and too late as printed: -2/24 beta and -20/24 alpha.
+    assert reward.exit(layer, optimal, layer >= optimal, COEFFICIENTS, 24) == pytest.approx(
+        [1, 1.5, -2 / 24 * COEFFICIENTS.beta, -20 / 24 * COEFFICIENTS.alpha]
+    )
+    following = np.array([6, 18, 28, 28])
+    assert reward.proceed(layer, optimal + 2, following, COEFFICIENTS, 24)[:3] == pytest.approx(
+        [1, 1.5, 1 + 22 / 24]
+    )
+    assert reward.proceed(layer, optimal, following, COEFFICIENTS, 24)[3] == pytest.approx(
+        -22 / 24 * COEFFICIENTS.gamma
+    )
+
+
+def test_expected_cost_by_hand():
+    reward = REWARDS["expected-cost"]
+    layer, following, correct = np.array([4, 14, 26]), np.array([6, 18, 28]), np.array([True, False, True])
+    assert reward.exit(layer, layer, correct, COEFFICIENTS, 24).tolist() == [0, -COEFFICIENTS.beta, 0]
+    paid = reward.proceed(layer, layer, following, COEFFICIENTS, 24)
+    assert paid == pytest.approx(-COEFFICIENTS.alpha * np.array([2, 4, 2]) / 24)
+    # All layers from the first exit to the last cost alpha.
+    stops = np.array([*exit_points(28), 28])
+    whole = reward.proceed(stops[:-1], stops[:-1], stops[1:], COEFFICIENTS, 24)
+    assert whole.sum() == pytest.approx(-COEFFICIENTS.alpha)

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_model
+from gymnasium.utils.env_checker import check_env as gymnasium_check
 
 from eelib.models.parts import take_apart
-from eelib.rl.rollouts import Rollouts, load_rollouts, optimal_index, record
+from eelib.rl.env import EarlyExitEnv
+from eelib.rl.reward import RewardCoefficients
+from eelib.rl.rollouts import LiveEpisodes, Rollouts, load_rollouts, optimal_index, record
 from eelib.study.errors import InputError
 
 NEW = 5
@@ -24,6 +27,7 @@ def tiny(**changes) -> Rollouts:
     arrays = {
         "states": np.arange(24, dtype=np.float32).reshape(2, 2, 3, 2),
         "predictions": np.array([[[7, 7, 7], [1, 7, 2]], [[1, 2, 3], [9, 4, 9]]]),
+        "confidences": np.full((2, 2, 3), 0.5, np.float32),
         "last": np.array([[7, 2], [5, 9]]),
     }
     return Rollouts(**(arrays | changes), exit_points=[4, 6, 10], total_layers=12)
@@ -102,10 +106,11 @@ def test_an_episode_is_a_prompts_slice():
 
 def test_rollouts_are_saved_and_load(tmp_path, rollouts):
     for number, saved in enumerate([tiny(), rollouts]):
-        path = tmp_path / f"{number}.safetensors"
-        saved.save(path)
-        loaded = load_rollouts(path)
-        for name in ("states", "predictions", "last"):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        saved.save(folder)
+        loaded = load_rollouts(folder)
+        for name in ("states", "predictions", "confidences", "last"):
             np.testing.assert_array_equal(getattr(loaded, name), getattr(saved, name))
             assert getattr(loaded, name).dtype == getattr(saved, name).dtype
         assert (loaded.exit_points, loaded.total_layers) == (saved.exit_points, saved.total_layers)
@@ -113,8 +118,46 @@ def test_rollouts_are_saved_and_load(tmp_path, rollouts):
 
 def test_a_transposed_array_is_saved_as_it_is(tmp_path):
     states = tiny().states.transpose(1, 0, 2, 3)  # not contiguous
-    tiny(states=states).save(tmp_path / "r.safetensors")
-    np.testing.assert_array_equal(load_rollouts(tmp_path / "r.safetensors").states, states)
+    tiny(states=states).save(tmp_path)
+    np.testing.assert_array_equal(load_rollouts(tmp_path).states, states)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_states_may_be_recorded_to_disk_and_stay_there(tmp_path, parts, prompts, rollouts, dtype):
+    recorded = record(parts, prompts, NEW, batch_size=4, dtype=dtype, folder=tmp_path)
+    recorded.save(tmp_path)
+    loaded = load_rollouts(tmp_path)
+    assert isinstance(loaded.states, np.memmap) and loaded.states.dtype == dtype
+    np.testing.assert_allclose(
+        loaded.states, rollouts.states, rtol=1e-3, atol=0.05 if dtype == "float16" else 1e-4
+    )
+    np.testing.assert_array_equal(loaded.predictions, rollouts.predictions)
+    mean, deviation = loaded.moments()
+    flat = loaded.states.astype(np.float64).reshape(-1, parts.width)
+    np.testing.assert_allclose(mean, flat.mean(0), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(deviation, flat.std(0), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_confidence_is_the_softmax_of_what_the_exit_point_says(parts, rollouts):
+    states = torch.from_numpy(rollouts.states)
+    expected = parts.logits(states).softmax(-1).amax(-1)
+    torch.testing.assert_close(torch.from_numpy(rollouts.confidences), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_live_episodes_are_what_would_have_been_recorded(parts, prompts, rollouts):
+    source = LiveEpisodes(parts, lambda rng: prompts[rng.integers(len(prompts))], NEW)
+    live, recorded = source.draw(np.random.default_rng(3)), rollouts.draw(np.random.default_rng(3))
+    np.testing.assert_array_equal(live.last, recorded.last)
+    np.testing.assert_array_equal(live.predictions, recorded.predictions)
+    np.testing.assert_allclose(live.states, recorded.states, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*A Box observation space m(in|ax)imum value is -?infinity.*:UserWarning")
+def test_the_environment_takes_live_episodes(parts, prompts):
+    source = LiveEpisodes(parts, lambda rng: prompts[rng.integers(2)], NEW)
+    coefficients = RewardCoefficients(alpha=0.5, beta=0.75, gamma=0.6, epsilon=0.1)
+    gymnasium_check(EarlyExitEnv(source, parts.width, coefficients), skip_render_check=True)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

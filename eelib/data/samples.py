@@ -75,6 +75,32 @@ def evaluation_samples(
     return samples, dropped
 
 
+class RandomPrompts:
+    """Prompts as the environment draws them: files uniformly, the context fraction from U(0.2, 0.6) (Section 5.1)."""
+
+    def __init__(
+        self,
+        files: Sequence[CodeFile],
+        tokenizer: PreTrainedTokenizerBase,
+        config: Context,
+        fractions: tuple[float, float] = (0.2, 0.6),
+    ):
+        self.files = files
+        self.tokenizer = tokenizer
+        self.longest = config.max_tokens
+        self.fractions = fractions
+        self._encoded: dict[int, list[int]] = {}
+
+    def draw(self, rng: np.random.Generator) -> list[int]:
+        """Token ids of one prompt, starting with the tokenizer's start token."""
+        index, fraction = int(rng.integers(len(self.files))), float(rng.uniform(*self.fractions))
+        if index not in self._encoded:
+            self._encoded[index] = encode(self.files[index], self.tokenizer)
+        ids = self._encoded[index]
+        end = max(1, int(fraction * len(ids)))
+        return [self.tokenizer.bos_token_id, *ids[max(0, end - (self.longest - 1)) : end]]
+
+
 def random_prompts(
     files: Sequence[CodeFile],
     tokenizer: PreTrainedTokenizerBase,
@@ -83,14 +109,6 @@ def random_prompts(
     seed: int,
     fractions: tuple[float, float] = (0.2, 0.6),
 ) -> list[list[int]]:
-    """Prompts as the environment draws them: files uniformly, the context fraction from U(0.2, 0.6) (Section 5.1)."""
-    rng = np.random.default_rng(seed)
-    encoded = {}
-    prompts = []
-    while len(prompts) < count:
-        index, fraction = int(rng.integers(len(files))), float(rng.uniform(*fractions))
-        if index not in encoded:
-            encoded[index] = encode(files[index], tokenizer)
-        end = max(1, int(fraction * len(encoded[index])))
-        prompts.append([tokenizer.bos_token_id, *encoded[index][max(0, end - (config.max_tokens - 1)) : end]])
-    return prompts
+    """`count` prompts drawn as `RandomPrompts` does."""
+    prompts, rng = RandomPrompts(files, tokenizer, config, fractions), np.random.default_rng(seed)
+    return [prompts.draw(rng) for _ in range(count)]

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-import torch
 from torch import Tensor, nn
 
 from eelib.decoding.criteria import FullDepth, Scripted
 from eelib.decoding.generate import generate
+from eelib.evaluation.decisions import costs
 from eelib.evaluation.energy import EnergyMonitor
 from eelib.evaluation.sweep import Setting, summarise_timings, timings
 from eelib.models.parts import ModelParts
@@ -75,26 +75,8 @@ def decision_cost(study: Study, model: str, language: str) -> Artifact:
     def measure(folder: Path) -> None:
         parts, _ = load_kind(study, model, language, "aggregated")
         methods = decision_methods(parts, study, model, language)
-        chunk, monitor = min(500, count), EnergyMonitor()
-        totals = {name: [0.0, 0.0] for name in methods}
-        generator = torch.Generator().manual_seed(0)
-        with torch.inference_mode():
-            for decide in methods.values():
-                decide(torch.zeros(1, parts.width, device=parts.device, dtype=study.dtype))  # warm-up
-            for _ in range(count // chunk):
-                states = torch.randn(chunk, 1, parts.width, generator=generator).to(parts.device, study.dtype)
-                for name, decide in methods.items():
-                    with monitor.measure() as measured:
-                        for state in states:
-                            decide(state)
-                    totals[name][0] += measured.seconds
-                    totals[name][1] += measured.joules
-        decided = count // chunk * chunk
-        table = [
-            {"method": name, "microseconds": 1e6 * seconds / decided, "joules": joules / decided}
-            for name, (seconds, joules) in totals.items()
-        ]
-        pd.DataFrame(table).to_parquet(folder / "decisions.parquet", index=False)
+        table = costs(methods, parts.width, count, EnergyMonitor(), parts.device, study.dtype)
+        table.to_parquet(folder / "decisions.parquet", index=False)
 
     return study.stage(stage, "06", measure)
 

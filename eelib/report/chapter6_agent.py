@@ -135,6 +135,38 @@ def agent_exits(frame: pd.DataFrame) -> Figure:
     return finished(figure)
 
 
+def calibration(frame: pd.DataFrame) -> Figure:
+    """What a threshold promises and keeps: agreement of the tokens that leave early, and how many do; a panel a corpus.
+
+    A calibrated policy's early tokens agree at least as often as its threshold says: they lie above the grey line.
+
+    Args:
+        frame: one row a setting and threshold: `model`, `language`, `threshold`, `early` (share of tokens that leave
+            before the last layer), `agreement_early` (of these with the last layer; NaN if there are none).
+    """
+    need(frame, ["model", "language", "threshold", "early", "agreement_early"], "The calibration")
+    languages = sorted(frame["language"].unique())
+    colours = model_colours(frame["model"])
+    figure, axes = new_figure(1, len(languages), (4.3, 2.9), sharey=True)
+    entries = {}
+    for ax, language in zip(axes[0], languages, strict=True):
+        here = frame[frame["language"] == language]
+        span = [here["threshold"].min(), here["threshold"].max()]
+        ax.plot(span, span, color=style.GREY, linewidth=1)
+        for model, rows in here.groupby("model"):
+            rows = rows.sort_values("threshold")
+            curve(ax, rows["threshold"], rows["agreement_early"], colours[model], f"{model}: agreement")
+            curve(ax, rows["threshold"], rows["early"], colours[model], f"{model}: share", ":", marker="")
+        label(
+            ax, LANGUAGES[language], "threshold T", "of tokens that leave early" if ax is axes[0, 0] else ""
+        )
+        ax.set_ylim(0, 1.02)
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+        entries |= entries_of(ax)
+    outside_legend(figure, entries)
+    return finished(figure)
+
+
 def overhead(frame: pd.DataFrame) -> Figure:
     """Fig. 6.12: the agent's share of time and energy, of the full and of the early-exit model's.
 

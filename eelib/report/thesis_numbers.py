@@ -35,7 +35,9 @@ def load(name: str) -> pd.DataFrame:
         raise InputError(f"There are no thesis numbers called {name!r}; there are {', '.join(names())}.")
     path = FOLDER / f"{name}.csv"
     columns = pd.read_csv(path, nrows=0).columns
-    frame = pd.read_csv(path, dtype={column: str for column in columns if column in TEXT_COLUMNS})
+    texts = {column: str for column in columns if column in TEXT_COLUMNS}
+    # Only an empty cell is missing: the thesis prints "None" where it means none.
+    frame = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
     for column in ("remark", "note"):
         if column in frame:
             frame[column] = frame[column].fillna("")

@@ -1,17 +1,20 @@
 """Training the exit agent with PPO (stable-baselines3) and exporting it to plain tensors."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from eelib.decoding.policy import ExitPolicy
 from eelib.rl.env import RolloutVecEnv
-from eelib.rl.reward import RewardCoefficients
+from eelib.rl.reward import REWARDS, RewardCoefficients
 from eelib.rl.rollouts import Rollouts
 from eelib.study.profile import Reinforcement
 
@@ -29,6 +32,30 @@ class Standardised(BaseFeaturesExtractor):
 
     def forward(self, observations: Tensor) -> Tensor:
         return (observations - self.mean) / self.deviation
+
+
+class NoisyStates(VecEnvWrapper):
+    """Adds Gaussian noise to every observation in training, so that a few hundred prompts are not learnt by heart.
+
+    Parameters
+    ----------
+    deviation: (D,) standard deviation of the noise, by coordinate.
+    """
+
+    def __init__(self, env: VecEnv, deviation: np.ndarray, seed: int):
+        super().__init__(env)
+        self.deviation = deviation
+        self.rng = np.random.default_rng(seed)
+
+    def _noisy(self, states: np.ndarray) -> np.ndarray:
+        return states + self.deviation * self.rng.standard_normal(states.shape, dtype=np.float32)
+
+    def reset(self) -> np.ndarray:
+        return self._noisy(self.venv.reset())
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict]]:
+        states, rewards, dones, infos = self.venv.step_wait()
+        return self._noisy(states), rewards, dones, infos
 
 
 class EpisodeLog(BaseCallback):
@@ -60,42 +87,57 @@ def coefficients_for(language: str, config: Reinforcement) -> RewardCoefficients
 
 
 def train_agent(
-    rollouts: Rollouts, coefficients: RewardCoefficients, config: Reinforcement, seed: int, model: str
+    rollouts: Rollouts,
+    coefficients: RewardCoefficients,
+    config: Reinforcement,
+    seed: int,
+    model: str,
+    tensorboard: Path | None = None,
 ) -> tuple[ExitPolicy, pd.DataFrame]:
     """Train one agent with PPO on recorded rollouts.
 
     Parameters
     ----------
     model: fingerprint of the model the states come from, kept with the policy.
+    tensorboard: folder for what stable-baselines3 logs of every update.
 
     Returns
     -------
     The policy, and a log with one row a finished episode: `episode`, `steps` (so far), `reward` (mean per step),
     `length` (decisions).
     """
-    states = rollouts.states.reshape(-1, rollouts.states.shape[-1])
-    mean = torch.from_numpy(states.mean(0))
-    deviation = torch.from_numpy(states.std(0)).clamp(min=1e-6)
+    mean, deviation = rollouts.moments()
+    deviation = np.where(deviation > 1e-6, deviation, np.float32(1))  # a constant coordinate is left alone
+    env: VecEnv = RolloutVecEnv(
+        rollouts, config.environments, coefficients, seed=1_000 * seed, reward=REWARDS[config.reward]
+    )
+    if config.observation_noise:
+        env = NoisyStates(env, np.float32(config.observation_noise) * deviation, seed)
     progress = tqdm(total=config.steps, desc=f"PPO, seed {seed}", unit="step", unit_scale=True, leave=False)
     log = EpisodeLog(progress)
     agent = PPO(
         "MlpPolicy",
-        RolloutVecEnv(rollouts, config.environments, coefficients, seed=1_000 * seed),
+        env,
         n_steps=config.buffer // config.environments,
         batch_size=config.batch_size,
         n_epochs=config.epochs,
         learning_rate=lambda remaining: config.learning_rate * remaining,
         gamma=config.gamma,
+        ent_coef=config.entropy_coefficient,
+        tensorboard_log=None if tensorboard is None else str(tensorboard),
         policy_kwargs={
             "net_arch": [config.hidden_units] * config.hidden_layers,
             "activation_fn": nn.Tanh,
             "features_extractor_class": Standardised,
-            "features_extractor_kwargs": {"mean": mean, "deviation": deviation},
+            "features_extractor_kwargs": {
+                "mean": torch.from_numpy(mean),
+                "deviation": torch.from_numpy(deviation),
+            },
         },
         seed=seed,
         device="cpu",  # so small a network is faster there
     )
-    agent.learn(config.steps, callback=log)
+    agent.learn(config.steps, callback=log, tb_log_name=f"seed{seed}")
     progress.close()
     rows = pd.DataFrame(log.rows, columns=["steps", "reward", "length"])
     rows.insert(0, "episode", np.arange(1, len(rows) + 1))

@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from eelib.rl.reward import RewardCoefficients, continue_reward, exit_reward
+from eelib.rl.reward import PRINTED, Reward, RewardCoefficients
 from eelib.rl.rollouts import Episode, Rollouts, optimal_index
 
 CONTINUE, EXIT = 0, 1
@@ -33,9 +33,16 @@ class EarlyExitEnv(gymnasium.Env):
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
 
-    def __init__(self, source: EpisodeSource, width: int, coefficients: RewardCoefficients):
+    def __init__(
+        self,
+        source: EpisodeSource,
+        width: int,
+        coefficients: RewardCoefficients,
+        reward: Reward = PRINTED,
+    ):
         self.source = source
         self.coefficients = coefficients
+        self.reward = reward
         self.layers = np.array([*source.exit_points, source.total_layers])
         self.longest = source.total_layers - source.exit_points[0]
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
@@ -56,16 +63,16 @@ class EarlyExitEnv(gymnasium.Env):
 
     def _observation(self) -> np.ndarray:
         # A copy, as gymnasium asks: a wrapper that works in place must not change the rollouts.
-        return self.episode.states[self.token, self.point].copy()
+        return self.episode.states[self.token, self.point].astype(np.float32)
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """One decision. `info` holds the layer it was taken at and the token's optimal one."""
         layer, following = self.layers[self.point], self.layers[self.point + 1]
         optimal, correct = self.optimal[self.token], self.correct[self.token, self.point]
         if action == EXIT:
-            reward = exit_reward(layer, optimal, correct, self.coefficients, self.longest)
+            reward = self.reward.exit(layer, optimal, correct, self.coefficients, self.longest)
         else:
-            reward = continue_reward(layer, optimal, following, self.coefficients, self.longest)
+            reward = self.reward.proceed(layer, optimal, following, self.coefficients, self.longest)
         info = {"layer": int(layer), "optimal": int(optimal)}
         if action == EXIT or self.point + 1 == len(self.source.exit_points):
             self.token, self.point = self.token + 1, 0
@@ -73,7 +80,10 @@ class EarlyExitEnv(gymnasium.Env):
             self.point += 1
         terminated = self.token == len(self.episode.last)
         # The observation after the end is never acted on; it repeats the last token's.
-        observation = self.episode.states[-1, 0].copy() if terminated else self._observation()
+        if terminated:
+            observation = self.episode.states[-1, 0].astype(np.float32)
+        else:
+            observation = self._observation()
         return observation, float(reward), terminated, False, info
 
 
@@ -86,9 +96,17 @@ class RolloutVecEnv(VecEnv):
 
     render_mode = None
 
-    def __init__(self, rollouts: Rollouts, n: int, coefficients: RewardCoefficients, seed: int):
+    def __init__(
+        self,
+        rollouts: Rollouts,
+        n: int,
+        coefficients: RewardCoefficients,
+        seed: int,
+        reward: Reward = PRINTED,
+    ):
         self.rollouts = rollouts
         self.coefficients = coefficients
+        self.reward = reward
         self.layers = np.array([*rollouts.exit_points, rollouts.total_layers])
         self.longest = rollouts.total_layers - rollouts.exit_points[0]
         self.correct = rollouts.correct
@@ -108,7 +126,8 @@ class RolloutVecEnv(VecEnv):
         self.total[rows], self.length[rows] = 0.0, 0
 
     def _observations(self) -> np.ndarray:
-        return self.rollouts.states[self.prompt, self.token, self.point]
+        states = self.rollouts.states[self.prompt, self.token, self.point]
+        return states.astype(np.float32, copy=False)
 
     def reset(self) -> np.ndarray:
         self._begin(range(self.num_envs))
@@ -124,8 +143,8 @@ class RolloutVecEnv(VecEnv):
         exits = self.actions == EXIT
         rewards = np.where(
             exits,
-            exit_reward(layer, optimal, correct, self.coefficients, self.longest),
-            continue_reward(layer, optimal, following, self.coefficients, self.longest),
+            self.reward.exit(layer, optimal, correct, self.coefficients, self.longest),
+            self.reward.proceed(layer, optimal, following, self.coefficients, self.longest),
         )
         self.total += rewards
         self.length += 1
@@ -135,7 +154,9 @@ class RolloutVecEnv(VecEnv):
         done = self.token == self.rollouts.last.shape[1]
         infos: list[dict] = [{} for _ in range(self.num_envs)]
         for row in np.flatnonzero(done):
-            infos[row]["terminal_observation"] = self.rollouts.states[self.prompt[row], -1, 0].copy()
+            infos[row]["terminal_observation"] = self.rollouts.states[self.prompt[row], -1, 0].astype(
+                np.float32
+            )
             infos[row]["episode"] = {
                 "r": self.total[row] / self.length[row],
                 "l": int(self.length[row]),

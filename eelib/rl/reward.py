@@ -1,9 +1,12 @@
-"""The reward of exiting and continuing (thesis, Eq. 5.1 and 5.2)."""
+"""The reward of exiting and continuing: the thesis's (Eq. 5.1 and 5.2), and two others to compare it with."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from eelib.models.exits import FIRST_EXIT
 from eelib.study.errors import InputError
 
 
@@ -74,3 +77,75 @@ def continue_reward(
     `following` is the next exit point, or L after the last one; the rest as in `exit_reward`.
     """
     return np.where(layer < optimal, 1.0, -(following - optimal) / longest * coefficients.gamma)
+
+
+def position_scaled_exit_reward(
+    layer: np.ndarray,
+    optimal: np.ndarray,
+    correct: np.ndarray,
+    coefficients: RewardCoefficients,
+    longest: int,
+) -> np.ndarray:
+    """`exit_reward`, where a right exit earns more the deeper it is: `1 + (l - l_1) / longest` of the first exit point l_1.
+
+    Deep exits end long trajectories of which few are met in training (Section 5.2); their share of what is earned grows.
+    """
+    reward = exit_reward(layer, optimal, correct, coefficients, longest)
+    return np.where(correct & (layer == optimal), reward + _position(layer, longest), reward)
+
+
+def position_scaled_continue_reward(
+    layer: np.ndarray,
+    optimal: np.ndarray,
+    following: np.ndarray,
+    coefficients: RewardCoefficients,
+    longest: int,
+) -> np.ndarray:
+    """`continue_reward`, where a right continuation earns more the deeper it is, as exits do."""
+    reward = continue_reward(layer, optimal, following, coefficients, longest)
+    return np.where(layer < optimal, reward + _position(layer, longest), reward)
+
+
+def _position(layer: np.ndarray, longest: int) -> np.ndarray:
+    """How far a layer lies from the first exit point to the last layer, in [0, 1)."""
+    return (layer - FIRST_EXIT) / longest
+
+
+def expected_cost_exit_reward(
+    layer: np.ndarray,
+    optimal: np.ndarray,
+    correct: np.ndarray,
+    coefficients: RewardCoefficients,
+    longest: int,
+) -> np.ndarray:
+    """The cost of a token that is not the last layer's: -beta if so, else 0. What layers cost is paid by continuing."""
+    return np.where(correct, 0.0, -coefficients.beta)
+
+
+def expected_cost_continue_reward(
+    layer: np.ndarray,
+    optimal: np.ndarray,
+    following: np.ndarray,
+    coefficients: RewardCoefficients,
+    longest: int,
+) -> np.ndarray:
+    """The price of the layers up to the next stop, `-(l_next - l) / longest * alpha`: alpha buys all layers.
+
+    With a discount of 1 the return of a token is minus its expected cost, beta for a wrong token and alpha for full depth.
+    """
+    return -(following - layer) / longest * coefficients.alpha
+
+
+class Reward(NamedTuple):
+    """What the environment pays; functions of the signatures of `exit_reward` and `continue_reward`."""
+
+    exit: Callable[..., np.ndarray]
+    proceed: Callable[..., np.ndarray]
+
+
+PRINTED = Reward(exit_reward, continue_reward)
+REWARDS = {
+    "printed": PRINTED,
+    "position-scaled": Reward(position_scaled_exit_reward, position_scaled_continue_reward),
+    "expected-cost": Reward(expected_cost_exit_reward, expected_cost_continue_reward),
+}

@@ -1,6 +1,9 @@
-"""Rollouts: what the full model computes while it completes code, recorded for the agent to learn from."""
+"""Rollouts: what the full model computes while it completes code, for the agent to learn from.
 
-from collections.abc import Iterator
+Recorded once (`record`), or made by the model at every reset, as in the thesis (`LiveEpisodes`).
+"""
+
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +17,9 @@ from eelib.decoding.criteria import FullDepth
 from eelib.models.parts import ModelParts
 from eelib.study.errors import InputError
 
+STATES, REST = "states.npy", "rollouts.safetensors"
+_PROMPTS_AT_ONCE = 64  # whose states are in memory when all are gone through
+
 
 @dataclass(frozen=True)
 class Episode:
@@ -21,7 +27,7 @@ class Episode:
 
     Attributes
     ----------
-    states: (T, E, D) float32 hidden states of each token at each exit point, before the final norm.
+    states: (T, E, D) float32 or float16 hidden states of each token at each exit point, before the final norm.
     predictions: (T, E) int64 tokens decoded from them.
     last: (T,) int64 tokens of the last layer.
     """
@@ -33,13 +39,20 @@ class Episode:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Episodes of many prompts: `states` (N, T, E, D) float32, `predictions` (N, T, E), `last` (N, T).
+    """Episodes of many prompts, N of T tokens at E exit points each.
 
-    `exit_points` are the E layers (1..L) recorded, `total_layers` is L.
+    Attributes
+    ----------
+    states: (N, T, E, D) float32 or float16; an array of a file that need not fit in memory will do (`load_rollouts`).
+    predictions: (N, T, E) int64, as of `Episode`.
+    confidences: (N, T, E) float32, the largest softmax probability where the prediction was decoded.
+    last: (N, T) int64.
+    exit_points, total_layers: the E layers (1..L) recorded, and L.
     """
 
     states: np.ndarray
     predictions: np.ndarray
+    confidences: np.ndarray
     last: np.ndarray
     exit_points: list[int]
     total_layers: int
@@ -47,7 +60,7 @@ class Rollouts:
     def __post_init__(self):
         if not len(self.states):
             raise InputError("There are no rollouts: at least one prompt has to be recorded.")
-        if not np.isfinite(self.states).all():
+        if not all(np.isfinite(states).all() for states in self._chunks()):
             raise InputError(
                 "The rollouts hold states that are NaN or infinite: the model's number format is broken."
             )
@@ -55,16 +68,32 @@ class Rollouts:
     def __len__(self) -> int:
         return len(self.states)
 
+    def _chunks(self) -> Iterator[np.ndarray]:
+        for start in range(0, len(self.states), _PROMPTS_AT_ONCE):
+            yield self.states[start : start + _PROMPTS_AT_ONCE]
+
     @property
     def correct(self) -> np.ndarray:
         """(N, T, E) bool: predictions that equal the last layer's."""
         return self.predictions == self.last[..., None]
 
     @property
+    def stops(self) -> np.ndarray:
+        """(E + 1,) int64: the exit points, and L."""
+        return np.array([*self.exit_points, self.total_layers])
+
+    @property
     def optimal_exits(self) -> np.ndarray:
         """(N, T) int64: for each token the first exit point that predicts the last layer's token, or L."""
-        layers = np.array([*self.exit_points, self.total_layers])
-        return layers[optimal_index(self.correct)]
+        return self.stops[optimal_index(self.correct)]
+
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of each of the D coordinates of all states, float32."""
+        count = np.prod(self.states.shape[:-1])
+        axes = (0, 1, 2)
+        mean = sum(states.sum(axes, dtype=np.float64) for states in self._chunks()) / count
+        squares = sum(((states - mean) ** 2).sum(axes, dtype=np.float64) for states in self._chunks())
+        return mean.astype(np.float32), np.sqrt(squares / count).astype(np.float32)
 
     def episode(self, index: int) -> Episode:
         """Episode of one prompt."""
@@ -74,18 +103,23 @@ class Rollouts:
         """Episode of a prompt drawn uniformly."""
         return self.episode(int(rng.integers(len(self))))
 
-    def save(self, path: Path) -> None:
-        """Write to one safetensors file."""
-        tensors = {"states": self.states, "predictions": self.predictions, "last": self.last}
-        tensors["layers"] = np.array([*self.exit_points, self.total_layers])
-        save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path)
+    def save(self, folder: Path) -> None:
+        """Write `states.npy` and `rollouts.safetensors`; states that were recorded into that file stay where they are."""
+        if not (
+            isinstance(self.states, np.memmap) and Path(self.states.filename) == (folder / STATES).resolve()
+        ):
+            np.save(folder / STATES, self.states, allow_pickle=False)
+        tensors = {"predictions": self.predictions, "confidences": self.confidences, "last": self.last}
+        tensors["layers"] = self.stops
+        save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, folder / REST)
 
 
-def load_rollouts(path: Path) -> Rollouts:
-    """Rollouts written by `Rollouts.save`."""
-    tensors = load_file(path)
-    *exit_points, total_layers = tensors["layers"].tolist()
-    return Rollouts(tensors["states"], tensors["predictions"], tensors["last"], exit_points, total_layers)
+def load_rollouts(folder: Path) -> Rollouts:
+    """Rollouts written by `Rollouts.save`. The states stay on disk until they are asked for."""
+    tensors = load_file(folder / REST)
+    states = np.load(folder / STATES, mmap_mode="r", allow_pickle=False)
+    *exit_points, total_layers = tensors.pop("layers").tolist()
+    return Rollouts(states, **tensors, exit_points=exit_points, total_layers=total_layers)
 
 
 def optimal_index(correct: np.ndarray) -> np.ndarray:
@@ -93,33 +127,78 @@ def optimal_index(correct: np.ndarray) -> np.ndarray:
     return np.where(correct.any(-1), correct.argmax(-1), correct.shape[-1])
 
 
-def record(parts: ModelParts, prompts: list[list[int]], new_tokens: int, batch_size: int = 64) -> Rollouts:
-    """Let the full model complete the prompts greedily and keep its states at the exit points."""
+def record(
+    parts: ModelParts,
+    prompts: list[list[int]],
+    new_tokens: int,
+    batch_size: int = 64,
+    dtype: str = "float32",
+    folder: Path | None = None,
+) -> Rollouts:
+    """Let the full model complete the prompts greedily and keep its states at the exit points.
+
+    Parameters
+    ----------
+    dtype: of the states, "float32" or "float16".
+    folder: keep the states in `states.npy` there instead of in memory, batch by batch.
+    """
     if not prompts:
         raise InputError("There are no rollouts: at least one prompt has to be recorded.")
-    parts_of = [_record_batch(parts, batch, new_tokens) for batch in _batches(prompts, batch_size)]
-    states, predictions, last = (np.concatenate(arrays) for arrays in zip(*parts_of, strict=True))
-    return Rollouts(states, predictions, last, parts.exit_points, parts.total_layers)
-
-
-def _batches(prompts: list[list[int]], size: int) -> Iterator[list[list[int]]]:
-    for start in range(0, len(prompts), size):
-        yield prompts[start : start + size]
+    shape = (len(prompts), new_tokens, len(parts.exit_points))
+    if folder is None:
+        states = np.empty((*shape, parts.width), dtype)
+    else:
+        states = np.lib.format.open_memmap(
+            (folder / STATES).resolve(), "w+", np.dtype(dtype), (*shape, parts.width)
+        )
+    predictions, confidences = np.empty(shape, np.int64), np.empty(shape, np.float32)
+    last = np.empty(shape[:2], np.int64)
+    # Prompts of like length share a batch: padding is computed and read by nobody.
+    order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = _record_batch(parts, [prompts[row] for row in rows], new_tokens)
+        for whole, part in zip((states, predictions, confidences, last), batch, strict=True):
+            whole[rows] = part
+    return Rollouts(states, predictions, confidences, last, parts.exit_points, parts.total_layers)
 
 
 def _record_batch(
     parts: ModelParts, prompts: list[list[int]], new_tokens: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     index = {layer: i for i, layer in enumerate(parts.exit_points)}
     shape = (len(prompts), new_tokens, len(index))
-    states = torch.empty(*shape, parts.width)
+    states, confidences = torch.empty(*shape, parts.width), torch.empty(shape)
     predictions = torch.empty(shape, dtype=torch.int64)
 
     def observe(token: int, layer: int, hidden: Tensor) -> None:
         if layer in index:
             states[:, token, index[layer]] = hidden.float().cpu()
-            predictions[:, token, index[layer]] = parts.logits(hidden).argmax(-1).cpu()
+            confidence, prediction = parts.logits(hidden).float().softmax(-1).max(-1)
+            predictions[:, token, index[layer]] = prediction.cpu()
+            confidences[:, token, index[layer]] = confidence.cpu()
 
     generations = BatchDecoder(parts, prompts, new_tokens).decode(FullDepth(), observe=observe)
     last = np.array([generation.tokens for generation in generations])
-    return states.numpy(), predictions.numpy(), last
+    return states.numpy(), predictions.numpy(), confidences.numpy(), last
+
+
+class LiveEpisodes:
+    """Episodes that the model makes at each reset, as in the thesis (Section 5.1): no two the same, and dear.
+
+    Parameters
+    ----------
+    prompt: draws the token ids of a prompt (`data.samples.RandomPrompts.draw`).
+    """
+
+    def __init__(
+        self, parts: ModelParts, prompt: Callable[[np.random.Generator], list[int]], new_tokens: int
+    ):
+        self.parts = parts
+        self.prompt = prompt
+        self.new_tokens = new_tokens
+        self.exit_points, self.total_layers = parts.exit_points, parts.total_layers
+
+    def draw(self, rng: np.random.Generator) -> Episode:
+        """The completion of a prompt drawn at random."""
+        return record(self.parts, [self.prompt(rng)], self.new_tokens).episode(0)

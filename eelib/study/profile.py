@@ -93,6 +93,8 @@ class Reinforcement:
 
     train_prompts: int
     test_prompts: int
+    states_dtype: str  # of the recorded hidden states
+    reward: str  # printed | position-scaled | expected-cost
     steps: int
     seeds: int
     environments: int  # episodes stepped side by side
@@ -101,6 +103,8 @@ class Reinforcement:
     epochs: int
     learning_rate: float
     gamma: float  # discount
+    entropy_coefficient: float
+    observation_noise: float  # in training, in standard deviations of the states
     hidden_units: int
     hidden_layers: int
     alpha: float
@@ -291,7 +295,17 @@ def _check(profile: Profile) -> None:
     for fraction in [*profile.evaluation.context_fractions, *fractions]:
         check_context_fraction(fraction)
     rl = profile.reinforcement
-    for name in ("alpha", "beta_java", "beta_python", "epsilon", "gamma"):
+    check_choice("reward", rl.reward, ["printed", "position-scaled", "expected-cost"])
+    check_choice("dtype of the states", rl.states_dtype, ["float32", "float16"])
+    for name in (
+        "alpha",
+        "beta_java",
+        "beta_python",
+        "epsilon",
+        "gamma",
+        "entropy_coefficient",
+        "observation_noise",
+    ):
         if not 0 <= getattr(rl, name) <= 1:
             raise InputError(f"reinforcement.{name} is {getattr(rl, name)}: allowed are values from 0 to 1.")
     for language in ("java", "python"):

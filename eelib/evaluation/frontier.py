@@ -1,0 +1,141 @@
+"""How near exits come to an oracle's: agreement with the last layer at equal mean depth, on recorded rollouts.
+
+All curves are of agreement (share of tokens equal to the last layer's) against mean layers. Between the *best fixed exit* of
+a depth and the *oracle* lies what a criterion can win there; the *recovered share* is how much of it one does.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy import stats
+
+from eelib.evaluation.statistics import Interval
+from eelib.rl.rollouts import Rollouts
+
+DEPTHS = 200  # at which areas between curves are summed
+QUANTILES = np.linspace(0, 1, 101)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Exits of a criterion at K thresholds, prompt by prompt, so that prompts can be drawn anew.
+
+    Attributes
+    ----------
+    layers, agreement: (N, K) float64, means over a prompt's tokens; layers do not fall with the threshold.
+    """
+
+    layers: np.ndarray
+    agreement: np.ndarray
+
+    def points(self, prompts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean layers and agreement (K,) over some prompts, given by index (with repetition)."""
+        return self.layers[prompts].mean(0), self.agreement[prompts].mean(0)
+
+
+class Frontier:
+    """Fixed exits, oracle and criteria on the same rollouts."""
+
+    def __init__(self, rollouts: Rollouts):
+        self.stops = rollouts.stops
+        always = np.ones((*rollouts.last.shape, 1), dtype=bool)
+        self.correct = np.concatenate([rollouts.correct, always], -1)
+        self.fixed = self.correct.mean(1)  # (N, E + 1) agreement of leaving at each stop
+        optimal = np.searchsorted(self.stops, rollouts.optimal_exits)
+        self.optimal = np.stack([(optimal == stop).mean(1) for stop in range(len(self.stops))], -1)
+
+    @cached_property
+    def prompts(self) -> np.ndarray:
+        """All prompts, by index."""
+        return np.arange(len(self.correct))
+
+    def exits(self, scores: np.ndarray, threshold: float) -> np.ndarray:
+        """(N, T) index of the first stop whose score is above the threshold; scores are (N, T, E), the last stop takes the rest."""
+        above = scores > threshold
+        return np.where(above.any(-1), above.argmax(-1), scores.shape[-1])
+
+    def curve(self, scores: np.ndarray, thresholds: Sequence[float]) -> Curve:
+        """Layers and agreement at each of some thresholds, in rising order."""
+        layers, agreement = [], []
+        for threshold in thresholds:
+            index = self.exits(scores, threshold)
+            layers.append(self.stops[index].mean(1))
+            agreement.append(np.take_along_axis(self.correct, index[..., None], -1)[..., 0].mean(1))
+        return Curve(np.stack(layers, 1), np.stack(agreement, 1))
+
+    def whole_curve(self, scores: np.ndarray) -> Curve:
+        """From always leaving at the first exit point to full depth, by quantiles of the scores."""
+        return self.curve(scores, [-np.inf, *np.quantile(scores, QUANTILES), np.inf])
+
+    def best_fixed(self, depths: np.ndarray, prompts: np.ndarray) -> np.ndarray:
+        """Agreement of the best fixed exit not deeper than each depth, straight between neighbouring ones."""
+        best = np.maximum.accumulate(self.fixed[prompts].mean(0))
+        return np.interp(depths, self.stops, best)
+
+    def mixed_fixed(self, depths: np.ndarray, prompts: np.ndarray) -> np.ndarray:
+        """Agreement of the best coin between two fixed exits at each mean depth: the upper concave hull of all.
+
+        Stricter than `best_fixed`: a coin between a good middle layer and full depth needs no look at the state either.
+        """
+        hull: list[tuple[float, float]] = []
+        for x, y in zip(self.stops, self.fixed[prompts].mean(0), strict=True):
+            while len(hull) > 1:
+                (x1, y1), (x2, y2) = hull[-2:]
+                if (y2 - y1) * (x - x1) > (y - y1) * (x2 - x1):
+                    break
+                hull.pop()
+            hull.append((x, y))
+        return np.interp(depths, *zip(*hull, strict=True))
+
+    def oracle(self, depths: np.ndarray, prompts: np.ndarray) -> np.ndarray:
+        """Most agreement that any exits reach at each mean depth: tokens that are right soonest are waited for first."""
+        shares = self.optimal[prompts].mean(0)
+        cost = self.stops[0] + np.cumsum(shares * (self.stops - self.stops[0]))
+        return np.interp(depths, cost, np.cumsum(shares))
+
+    def recovered(self, depths: np.ndarray, agreement: np.ndarray, prompts: np.ndarray, fixed) -> float:
+        """Sum over depths of what is won over `fixed` (`best_fixed` or `mixed_fixed`), over the sum of what the oracle wins.
+
+        NaN where the oracle wins nothing, so that there is nothing to recover.
+        """
+        base = fixed(depths, prompts)
+        gap = (self.oracle(depths, prompts) - base).sum()
+        return (agreement - base).sum() / gap if gap > 0 else np.nan
+
+    def recovered_area(self, curves: Sequence[Curve], prompts: np.ndarray, fixed) -> float:
+        """`recovered` over all depths from the first exit point to L, mean over the curves (one an agent)."""
+        depths = np.linspace(self.stops[0], self.stops[-1], DEPTHS)
+        lines = [np.interp(depths, *curve.points(prompts)) for curve in curves]
+        return float(np.mean([self.recovered(depths, line, prompts, fixed) for line in lines]))
+
+    def recovered_at(self, curves: Sequence[Curve], prompts: np.ndarray, fixed) -> float:
+        """`recovered` over the curves' own thresholds, each at the depth it led to; mean over the curves."""
+        points = [curve.points(prompts) for curve in curves]
+        return float(np.mean([self.recovered(*point, prompts, fixed) for point in points]))
+
+    def over_random(self, curves: Sequence[Curve], scores: Sequence[np.ndarray], thresholds) -> float:
+        """Mean gain in agreement over the same exits dealt out to tokens at random: same layers, no look at the state."""
+        gains = []
+        for curve, score in zip(curves, scores, strict=True):
+            for column, threshold in enumerate(thresholds):
+                index = self.exits(score, threshold)
+                shares = np.bincount(index.ravel(), minlength=len(self.stops)) / index.size
+                gains.append(curve.agreement[:, column].mean() - shares @ self.fixed.mean(0))
+        return float(np.mean(gains))
+
+    def interval(self, statistic, confidence: float = 0.95, resamples: int = 400) -> Interval:
+        """`statistic(prompts)` on all prompts, and its percentile bootstrap interval over prompts; NaN if it is not known."""
+        if np.isnan(mean := statistic(self.prompts)):
+            return Interval(mean, np.nan, np.nan)
+        result = stats.bootstrap(
+            (self.prompts,),
+            lambda prompts: statistic(prompts.astype(int)),
+            n_resamples=resamples,
+            vectorized=False,
+            confidence_level=confidence,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        )
+        return Interval(mean, *map(float, result.confidence_interval))
