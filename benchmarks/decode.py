@@ -1,6 +1,6 @@
 """Ratios of decoding speed, each from one process with its sides interleaved, as medians.
 
-    .venv/bin/python benchmarks/decode.py [--model llama-pico | opt-pico | llama-350m] [--dtype bfloat16] [--repeats 15]
+    .venv/bin/python benchmarks/decode.py [--model llama-pico | opt-pico | llama-350m] [--dtype bfloat16] [--repeats 15] [--new 30]
 
 Prints a table and writes `results/benchmarks/decode-<model>-<dtype>.json`.
 """
@@ -15,7 +15,7 @@ from eelib.decoding.criteria import Agent, FixedLayer, FullDepth, Scripted
 from eelib.decoding.generate import generate, most_probable
 from eelib.models.parts import ModelParts
 
-PROMPT, NEW = 120, 30  # a context of the laptop profile, twice its new tokens
+PROMPT = 120  # a context of the laptop profile
 REPEATED = 100
 
 
@@ -51,9 +51,11 @@ def main() -> None:
     parser.add_argument("--model", default="llama-pico", help="a shipped model, or llama-350m")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--new", type=int, default=30, help="tokens to generate")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    new = args.new
     parts = model_named(args.model, getattr(torch, args.dtype))
     prompt = random_prompts(parts, 1, PROMPT)[0]
     ids = torch.tensor([prompt])
@@ -61,25 +63,25 @@ def main() -> None:
     cached, total = CacheMode.PROPAGATE, parts.total_layers
     half = max(layer for layer in parts.exit_points if layer <= total // 2)
     stops = [*parts.exit_points, total]
-    trace = Scripted([[stops[(7 * token) % len(stops)] for token in range(NEW)]])
+    trace = Scripted([[stops[(7 * token) % len(stops)] for token in range(new)]])
     agent = Agent(random_policy(parts), 1.0)
     state = torch.randn(1, parts.width, dtype=parts.model.dtype)
-    theirs = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False, "pad_token_id": 0}
+    theirs = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "pad_token_id": 0}
     sides = {
         "generate": lambda: parts.model.generate(ids, attention_mask=torch.ones_like(ids), **theirs),
         "generate, prompt": lambda: parts.model.generate(
             ids, attention_mask=torch.ones_like(ids), **theirs | {"max_new_tokens": 1, "min_new_tokens": 1}
         ),
-        "full": lambda: generate(parts, prompt, NEW, FullDepth(), cached),
-        "full, uncached": lambda: generate(parts, prompt, NEW, FullDepth()),
-        "half": lambda: generate(parts, prompt, NEW, FixedLayer(half), cached),
-        "half, uncached": lambda: generate(parts, prompt, NEW, FixedLayer(half)),
-        "never-exit agent": lambda: generate(parts, prompt, NEW, agent, cached),
+        "full": lambda: generate(parts, prompt, new, FullDepth(), cached),
+        "full, uncached": lambda: generate(parts, prompt, new, FullDepth()),
+        "half": lambda: generate(parts, prompt, new, FixedLayer(half), cached),
+        "half, uncached": lambda: generate(parts, prompt, new, FixedLayer(half)),
+        "never-exit agent": lambda: generate(parts, prompt, new, agent, cached),
         "prompt": lambda: generate(parts, prompt, 1, FullDepth(), cached),
         "head": lambda: repeat(lambda: most_probable(parts.logits(state))),
     }
     sides |= {
-        f"trace, {mode.value}": lambda mode=mode: generate(parts, prompt, NEW, trace, mode)
+        f"trace, {mode.value}": lambda mode=mode: generate(parts, prompt, new, trace, mode)
         for mode in CacheMode
     }
     seconds = interleaved(sides | fills(parts, half + 1), args.repeats)
@@ -90,11 +92,11 @@ def main() -> None:
     }
     # What a token costs besides its layers, whichever it leaves at, and the fill that full depth does without.
     head, fill = (seconds[name] / REPEATED for name in ("head", "fill, batched"))
-    token = steps["full"] / (NEW - 1)
+    token = steps["full"] / (new - 1)
     with_half = (token - head) * half / total + head + fill
     pico = args.model != "llama-350m"
     ideal = half / total
-    depth = sum(trace.layers[0]) / NEW / total
+    depth = sum(trace.layers[0]) / new / total
     ratios = {
         "full depth, cached: speed over generate": (
             seconds["generate"] / seconds["full"],
@@ -133,7 +135,7 @@ def main() -> None:
         )
         for mode in CacheMode
     }
-    report(f"decode-{args.model}-{args.dtype}", ratios, {"seconds": seconds, "prompt": PROMPT, "new": NEW})
+    report(f"decode-{args.model}-{args.dtype}", ratios, {"seconds": seconds, "prompt": PROMPT, "new": new})
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ from eelib.decoding.cache import CacheMode
 from eelib.decoding.criteria import FullDepth
 from eelib.evaluation.energy import EnergyMonitor
 from eelib.evaluation.sweep import Setting, predictions, summarise, summarise_timings, timings
+from eelib.models.loading import load_config
 from eelib.pipeline.models import load_kind
 from eelib.pipeline.parallel import side_by_side
-from eelib.pipeline.results import agent_settings, chosen_samples, decoding_stage, evaluation
+from eelib.pipeline.results import agent_settings, chosen_samples, decoding_stage, evaluation_rows
 from eelib.pipeline.study import Study
 from eelib.study.stages import Artifact
 
@@ -122,6 +123,32 @@ def changes_by_position(study: Study, model: str, language: str, fraction: float
 
 def _all_predictions(study: Study, model: str, language: str, fraction: float) -> pd.DataFrame:
     cached = pd.read_parquet(cached_evaluation(study, model, language, fraction).path / "predictions.parquet")
-    exact = pd.read_parquet(evaluation(study, model, language, fraction).path / "predictions.parquet")
+    exact = evaluation_rows(study, model, language, fraction)
     exact = exact[(exact["kind"] == "aggregated") & exact["seed"].isin([-1, 0])]
     return pd.concat([cached, exact.drop(columns="kind")], ignore_index=True)
+
+
+def tradeoff_frame(rows: pd.DataFrame) -> pd.DataFrame:
+    """`evaluation_frame` and `cached_frame` rows as the trade-off's curves: `criterion` says the method and its cache.
+
+    "full" is the full model without a cache, "full, cached" with one; the others are "agent, <cache>", of which the
+    uncached and the propagating one have a point a threshold and the recomputing one a single point.
+    """
+    rows = rows[~rows["label"].isin(["base", "plain", "full_cached"])]
+    rows = rows[rows["cache"].isin(["none", "propagate", "recompute"]) & rows["time_s"].notna()].copy()
+    agent, full = rows["criterion"] == "agent", rows["label"] == "full"
+    rows["criterion"] = np.select(
+        [agent, full & (rows["cache"] == "none")],
+        ["agent, " + rows["cache"].replace("none", "uncached"), "full"],
+        "full, cached",
+    )
+    return rows
+
+
+def cache_bytes(study: Study, model: str) -> int:
+    """Memory of a key-value cache for the longest context and its new tokens."""
+    config, context = load_config(model), study.profile.context
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = config.hidden_size // config.num_attention_heads
+    positions = context.max_tokens + context.new_tokens
+    return 2 * config.num_hidden_layers * heads * width * positions * study.dtype.itemsize

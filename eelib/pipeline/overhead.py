@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor, nn
 
-from eelib.decoding.criteria import FullDepth, Scripted
+from eelib.decoding.cache import CacheMode
+from eelib.decoding.criteria import Agent, FullDepth, Scripted
 from eelib.decoding.generate import generate
 from eelib.evaluation.decisions import costs
 from eelib.evaluation.energy import EnergyMonitor
@@ -23,7 +24,9 @@ def overhead(study: Study, model: str, language: str, fraction: float) -> Artifa
     """The agent's share of time and energy: `overhead.parquet` (Figure 6.12).
 
     Each prompt is decoded by the agent, and again along the same exits without it (a scripted trace), interleaved. The
-    difference is what its decisions cost, end to end. `full` is the full model on the same prompts. All uncached.
+    difference is what its decisions cost, end to end. `full` is the full model on the same prompts, and `never` the same
+    with an agent that decides at every exit point and never leaves, both without and with a cache; the rest is uncached.
+    `decisions` counts them.
     """
     config = study.profile.evaluation
     stage = decoding_stage(study, "overhead", model, language, fraction, "timing_samples", "timing_repeats")
@@ -32,33 +35,71 @@ def overhead(study: Study, model: str, language: str, fraction: float) -> Artifa
         parts, tokenizer = load_kind(study, model, language, "aggregated")
         samples, _ = chosen_samples(study, language, tokenizer, fraction, config.timing_samples)
         new_tokens, monitor = study.profile.context.new_tokens, EnergyMonitor()
+        never = Agent(policy_of(study, model, language, 0), 1.0)
+        references = [
+            Setting(name, rule, cache=cache)
+            for cache in (CacheMode.NONE, CacheMode.PROPAGATE)
+            for name, rule in (("full", FullDepth()), ("never", never))
+        ]
         frames = []
         for sample in samples:
-            settings = [Setting("full", FullDepth())]
+            settings, decisions = list(references), {}
             for setting in agent_settings(study, model, language, [0]):
                 trace = generate(parts, sample.context, new_tokens, setting.rule).exit_layers
+                decisions[setting.threshold] = sum(
+                    point <= layer for layer in trace for point in parts.exit_points
+                )
                 settings += [setting, Setting("scripted", Scripted([trace]), setting.threshold)]
-            frames.append(timings(parts, [sample], settings, new_tokens, config.timing_repeats, monitor))
+            timed = timings(parts, [sample], settings, new_tokens, config.timing_repeats, monitor)
+            timed["decisions"] = timed["threshold"].map(decisions)
+            frames.append(timed)
         pd.concat(frames).to_parquet(folder / "overhead.parquet", index=False)
 
     return study.stage(stage, "06", measure)
 
 
 def overhead_frame(study: Study, model: str, language: str, fraction: float) -> pd.DataFrame:
-    """`threshold`, and the agent's cost as shares of the full model's and of the early-exit model's time and energy."""
+    """`threshold`, and the agent's cost as shares of the full model's and of the early-exit model's time and energy.
+
+    `windows_of_exit_time` is the same share of the early-exit model's time by another measure: the number of decisions
+    times what one takes alone (`decision_cost`), as one gets by windows around decisions.
+    """
     rows = pd.read_parquet(overhead(study, model, language, fraction).path / "overhead.parquet")
-    costs = summarise_timings(rows, ["criterion", "threshold"]).set_index(["criterion", "threshold"])
+    uncached = rows[rows["cache"] == "none"]
+    costs = summarise_timings(uncached, ["criterion", "threshold"]).set_index(["criterion", "threshold"])
     full = costs.loc["full"].iloc[0]
+    made = uncached[uncached["criterion"] == "agent"].drop_duplicates(["threshold", "sample"])
+    decisions = made.groupby("threshold")["decisions"].sum()
+    alone = pd.read_parquet(decision_cost(study, model, language).path / "decisions.parquet")
+    alone = alone.set_index("method").loc["agent", "microseconds"] / 1e6
     table = []
     for threshold in study.profile.evaluation.thresholds:
         with_agent, without = costs.loc[("agent", threshold)], costs.loc[("scripted", threshold)]
-        entry = {"threshold": threshold}
+        entry = {
+            "threshold": threshold,
+            "windows_of_exit_time": decisions[threshold] * alone / with_agent["seconds"],
+        }
         for column, name in (("seconds", "time"), ("joules", "energy")):
             difference = with_agent[column] - without[column]
             entry[f"of_full_{name}"] = difference / full[column]
             entry[f"of_exit_{name}"] = difference / with_agent[column]
         table.append(entry)
     return pd.DataFrame(table).assign(model=model, language=language, context_fraction=fraction)
+
+
+def never_frame(study: Study, model: str, language: str, fraction: float) -> pd.DataFrame:
+    """What an agent that never leaves adds to the full model's time and energy, without and with a cache.
+
+    Columns: `cache`, `time` and `energy`, each a ratio to the full model's of the same cache.
+    """
+    rows = pd.read_parquet(overhead(study, model, language, fraction).path / "overhead.parquet")
+    rows = rows[rows["criterion"].isin(["full", "never"])]
+    costs = summarise_timings(rows, ["cache", "criterion"]).set_index(["cache", "criterion"])
+    ratios = costs[["seconds", "joules"]].xs("never", level="criterion") / costs[["seconds", "joules"]].xs(
+        "full", level="criterion"
+    )
+    ratios = ratios.rename(columns={"seconds": "time", "joules": "energy"}).reset_index()
+    return ratios.assign(model=model, language=language, context_fraction=fraction)
 
 
 def decision_cost(study: Study, model: str, language: str) -> Artifact:

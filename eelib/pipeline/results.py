@@ -1,5 +1,8 @@
 """Stages of notebook 05: evaluation over thresholds, and what the later ones share with it."""
 
+import functools
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -16,22 +19,28 @@ from eelib.pipeline.agents import agent, agents, policy_of
 from eelib.pipeline.corpora import corpus, files_of
 from eelib.pipeline.models import KINDS, fine_tuned, load_kind
 from eelib.pipeline.parallel import side_by_side
-from eelib.pipeline.study import Study
+from eelib.pipeline.study import MissingStage, Study
 from eelib.study.stages import Artifact, Stage
 
 WATT_HOUR = 3600.0  # joules
 
 
 def agent_settings(
-    study: Study, model: str, language: str, seeds: list[int], cache: CacheMode = CacheMode.NONE
+    study: Study,
+    model: str,
+    language: str,
+    seeds: list[int],
+    cache: CacheMode = CacheMode.NONE,
+    thresholds: list[float] | None = None,
 ) -> list[Setting]:
-    """The agent at every threshold of the profile."""
+    """The agent at some thresholds, those of the profile by default."""
     evaluation = study.profile.evaluation
+    thresholds = evaluation.thresholds if thresholds is None else thresholds
     return [
         Setting("agent", Agent(policy, threshold, evaluation.temperature), threshold, seed, cache)
         for seed in seeds
         for policy in [policy_of(study, model, language, seed)]
-        for threshold in evaluation.thresholds
+        for threshold in thresholds
     ]
 
 
@@ -44,33 +53,106 @@ def chosen_samples(
     return evaluation_samples(tests, tokenizer, fraction, count, study.profile.context)
 
 
-def evaluation(study: Study, model: str, language: str, fraction: float) -> Artifact:
-    """Predictions of the base, plain and full fine-tuned models, and every agent at every threshold: `predictions.parquet`."""
-    trained = agents(study, model, language)
+def evaluations(study: Study, model: str, language: str, fraction: float) -> list[Artifact]:
+    """Predictions of one setting and context, `predictions.parquet` each: of the models at full depth, and of every threshold.
+
+    A threshold is an artifact of its own, so that one more costs only its own decoding; those that are missing share one
+    prefill.
+    """
+    thresholds = study.profile.evaluation.thresholds
+
+    @functools.cache
+    def decoded() -> pd.DataFrame:
+        missing = [
+            threshold
+            for threshold in thresholds
+            if study.force or not _is_made(study, model, language, fraction, threshold)
+        ]
+        parts, tokenizer = load_kind(study, model, language, "aggregated")
+        samples, _ = chosen_samples(study, language, tokenizer, fraction)
+        seeds = [seed for seed, _ in agents(study, model, language)]
+        settings = agent_settings(study, model, language, seeds, thresholds=missing)
+        return predictions(parts, tokenizer, samples, settings, study.profile.context.new_tokens)
+
+    references = _reference_evaluation(study, model, language, fraction)
+    return [
+        references,
+        *[
+            _agent_evaluation(study, model, language, fraction, threshold, decoded)
+            for threshold in thresholds
+        ],
+    ]
+
+
+def _reference_evaluation(study: Study, model: str, language: str, fraction: float) -> Artifact:
+    """The base, plain and full fine-tuned models at full depth."""
     stage = Stage(
-        f"evaluation/{model}-{language}-{fraction}",
+        f"evaluation/{model}-{language}-{fraction}-full",
         layer="evaluation",
         config={"fraction": fraction, "base": fingerprint(model)} | _decoding(study, "samples"),
         inputs=(
             corpus(study, language),
             *[fine_tuned(study, model, language, kind) for kind in ("plain", "aggregated")],
-            *[item for _, item in trained],
         ),
     )
 
-    def evaluate(folder: Path) -> None:
+    def decode(folder: Path) -> None:
         rows = []
         for kind in KINDS:
             parts, tokenizer = load_kind(study, model, language, kind)
             samples, _ = chosen_samples(study, language, tokenizer, fraction)
-            settings = [Setting("full", FullDepth())]
-            if kind == "aggregated":
-                settings += agent_settings(study, model, language, [seed for seed, _ in trained])
-            found = predictions(parts, tokenizer, samples, settings, study.profile.context.new_tokens)
+            full = [Setting("full", FullDepth())]
+            found = predictions(parts, tokenizer, samples, full, study.profile.context.new_tokens)
             rows.append(found.assign(kind=kind))
         pd.concat(rows).to_parquet(folder / "predictions.parquet", index=False)
 
-    return study.stage(stage, "05", evaluate)
+    return study.stage(stage, "05", decode)
+
+
+def _agent_evaluation(
+    study: Study,
+    model: str,
+    language: str,
+    fraction: float,
+    threshold: float,
+    decoded: Callable[[], pd.DataFrame],
+) -> Artifact:
+    """Every agent at one threshold; `decoded` gives its rows among others'."""
+    stage = Stage(
+        f"evaluation/{model}-{language}-{fraction}-{threshold:g}",
+        layer="evaluation",
+        config={"fraction": fraction, "threshold": threshold} | _decoding(study, "samples", "temperature"),
+        inputs=(
+            corpus(study, language),
+            fine_tuned(study, model, language),
+            *[item for _, item in agents(study, model, language)],
+        ),
+    )
+
+    def keep(folder: Path) -> None:
+        rows = decoded()
+        rows = rows[rows["threshold"] == threshold].assign(kind="aggregated")
+        rows.to_parquet(folder / "predictions.parquet", index=False)
+
+    return study.stage(stage, "05", keep)
+
+
+def _is_made(study: Study, model: str, language: str, fraction: float, threshold: float) -> bool:
+    def never() -> pd.DataFrame:
+        raise AssertionError("a study that only finds makes nothing")
+
+    try:
+        _agent_evaluation(study.only_finding(), model, language, fraction, threshold, never)
+    except MissingStage:
+        return False
+    return True
+
+
+def evaluation_rows(study: Study, model: str, language: str, fraction: float) -> pd.DataFrame:
+    """The predictions of one setting and context: `sweep.predictions` and `kind`."""
+    artifacts = evaluations(study, model, language, fraction)
+    frames = [pd.read_parquet(artifact.path / "predictions.parquet") for artifact in artifacts]
+    return pd.concat(frames, ignore_index=True)
 
 
 def evaluation_timings(study: Study, model: str, language: str, fraction: float) -> Artifact:
@@ -124,23 +206,32 @@ def contexts_of(study: Study) -> list[tuple[str, str, float]]:
     ]
 
 
-def all_evaluations(study: Study) -> list[Artifact]:
-    """Predictions of every setting and context side by side, then their timings one after the other.
+def is_timed(study: Study, fraction: float) -> bool:
+    """Whether time and energy are measured at a context fraction."""
+    return fraction in study.profile.evaluation.timed_fractions
 
-    Returns the two artifacts of each, predictions first.
-    """
-    decoded = side_by_side(study, evaluation, contexts_of(study))
-    return [*decoded, *[evaluation_timings(study, *context) for context in contexts_of(study)]]
+
+def artifacts_of(study: Study, model: str, language: str, fraction: float) -> list[Artifact]:
+    """What `evaluation_frame` is computed from."""
+    timed = [evaluation_timings(study, model, language, fraction)] if is_timed(study, fraction) else []
+    return [*evaluations(study, model, language, fraction), *timed]
+
+
+def all_evaluations(study: Study) -> list[Artifact]:
+    """Predictions of every setting and context side by side, then the timings one after the other; all artifacts."""
+    side_by_side(study, evaluations, contexts_of(study))
+    return [artifact for context in contexts_of(study) for artifact in artifacts_of(study, *context)]
 
 
 def decoding_stage(
     study: Study, what: str, model: str, language: str, fraction: float, *fields: str, **more: str
 ) -> Stage:
-    """A stage that decodes test samples with the fine-tuned model and its first agent; `fields` are of `evaluation`."""
+    """A stage that decodes test samples with the fine-tuned model and its first agent, at all thresholds; `fields` are of
+    `evaluation`."""
     return Stage(
         f"{what}/{model}-{language}-{fraction}",
         layer="evaluation",
-        config={"fraction": fraction} | more | _decoding(study, *fields),
+        config={"fraction": fraction} | more | _decoding(study, "thresholds", "temperature", *fields),
         inputs=(
             corpus(study, language),
             fine_tuned(study, model, language),
@@ -152,7 +243,7 @@ def decoding_stage(
 def _decoding(study: Study, *fields: str) -> dict:
     """The part of a stage's configuration that says how it decodes, with some fields of `evaluation`."""
     config = study.profile.section("evaluation", "context")
-    evaluation = {name: config["evaluation"][name] for name in ("thresholds", "temperature", *fields)}
+    evaluation = {name: config["evaluation"][name] for name in fields}
     return {"dtype": study.profile.dtype, "context": config["context"]} | evaluation
 
 
@@ -164,24 +255,26 @@ def evaluation_frame(study: Study, model: str, language: str, fraction: float) -
 
     `label` is "base", "plain", "full", "full_cached" (time only differs) or the threshold. Metrics of a threshold are means over
     agents, with `<metric>_spread`, their standard deviation, beside ROUGE-L and mean layers; time and energy are of the
-    first agent, over the timed subset. `energy_wh` is NaN where not measured.
+    first agent, over the timed subset. What was not measured is NaN.
     """
-    artifact = evaluation(study, model, language, fraction)
-    rows = pd.read_parquet(artifact.path / "predictions.parquet")
+    rows = evaluation_rows(study, model, language, fraction)
     metrics = summarise(rows, language, KEYS)
     groups = metrics.groupby(["kind", "criterion", "threshold"], dropna=False, sort=False)
     means = groups.mean(numeric_only=True).drop(columns="seed")
     for column in ("rouge_l", "mean_layers", "agreement"):
         means[f"{column}_spread"] = groups[column].std()
     means = means.reset_index()
-    timed = evaluation_timings(study, model, language, fraction)
-    costs = summarise_timings(pd.read_parquet(timed.path / "timings.parquet"), KEYS)
     means["cache"] = "none"
     cached = means[(means["kind"] == "aggregated") & (means["criterion"] == "full")].assign(cache="propagate")
     cached["flops"] = _cached_flops(load_config(model), rows[rows["criterion"] == "full"])
-    frame = pd.concat([means, cached], ignore_index=True).merge(
-        costs.drop(columns="seed"), on=["kind", "criterion", "threshold", "cache"], how="left"
-    )
+    frame = pd.concat([means, cached], ignore_index=True)
+    if is_timed(study, fraction):
+        timed = evaluation_timings(study, model, language, fraction)
+        costs = summarise_timings(pd.read_parquet(timed.path / "timings.parquet"), KEYS)
+        keys = ["kind", "criterion", "threshold", "cache"]
+        frame = frame.merge(costs.drop(columns="seed"), on=keys, how="left")
+    else:
+        frame[["seconds", "joules", "throughput"]] = math.nan
     frame["flops"] /= study.profile.context.new_tokens
     frame["energy_wh"] = frame["joules"] / WATT_HOUR
     frame["label"] = [_label(row) for row in frame.itertuples()]

@@ -164,7 +164,8 @@ def open_study(
         chosen, labels["threshold"] = replace(chosen, evaluation=evaluation), str(threshold)
     if context_fraction is not None:
         check_context_fraction(_number("context_fraction", context_fraction))
-        evaluation = replace(chosen.evaluation, context_fractions=[float(context_fraction)])
+        fractions = [float(context_fraction)]
+        evaluation = replace(chosen.evaluation, context_fractions=fractions, timed_fractions=fractions)
         chosen, labels["context_fraction"] = replace(chosen, evaluation=evaluation), str(context_fraction)
     if chosen.threads is not None:
         torch.set_num_threads(chosen.threads)

@@ -14,6 +14,18 @@ from eelib.study.errors import InputError
 FOLDER = Path(__file__).parent / "thesis"
 TEXT_COLUMNS = ("label", "value", "version", "min", "max", "introduced", "note", "remark")
 
+PRINTED_SCORES = [
+    "codebleu",
+    "rouge_l",
+    "chrf",
+    "exact_match",
+    "levenshtein",
+    "energy_wh",
+    "time_s",
+    "mean_layers",
+]
+PRINTED_ROUNDING = 0.0051  # two digits, and a hair
+
 
 def names() -> list[str]:
     """The names that `load` takes."""
@@ -42,3 +54,43 @@ def load(name: str) -> pd.DataFrame:
         if column in frame:
             frame[column] = frame[column].fillna("")
     return frame
+
+
+def savings() -> pd.DataFrame:
+    """What Tables 6.7 to 6.10 save and lose, each early exit against the full model of its own table and context.
+
+    Columns: `model`, `language`, `context_fraction`, `threshold`, the shares `energy_saved`, `time_saved` and
+    `layers_saved`, `rouge_l_lost`, `origin`, and the table's `remark`. A context whose full model is not printed is left out.
+    """
+    printed = load("results")
+    keys = ["model", "language", "context_fraction"]
+    full = printed[printed["threshold"].isna()].set_index(keys)
+    exits = printed[printed["threshold"].notna()]
+    both = exits.join(full, on=keys, rsuffix="_full", how="inner").reset_index(drop=True)
+    for saved, column in {"energy": "energy_wh", "time": "time_s", "layers": "mean_layers"}.items():
+        both[f"{saved}_saved"] = 1 - both[column] / both[f"{column}_full"]
+    both["rouge_l_lost"] = both["rouge_l_full"] - both["rouge_l"]
+    saved = ["energy_saved", "time_saved", "layers_saved", "rouge_l_lost"]
+    return both[[*keys, "threshold", *saved, "origin", "remark"]]
+
+
+def contradictions() -> pd.DataFrame:
+    """Cells of Tables 6.7 to 6.10 at context 0.2 that differ from the raw results by more than their rounding.
+
+    Columns: `model`, `language`, `label`, `column`, `printed`, `raw`, and `raw_index_plus_1`: mean layers if the index that
+    is recorded for OPT's last layer, 32 instead of 31, were raised by one like the others.
+    """
+    printed, raw = load("results"), load("raw_ctx20")
+    printed = printed[printed["context_fraction"] == 0.2]
+    label = printed["threshold"].map("{:g}".format).where(printed["threshold"].notna(), "full")
+    both = printed.assign(label=label).merge(raw, on=["model", "language", "label"], suffixes=("", "_raw"))
+    cells = []
+    for column in PRINTED_SCORES:
+        differing = both[(both[column] - both[f"{column}_raw"]).abs() > PRINTED_ROUNDING]
+        for _, row in differing.iterrows():
+            cells.append(
+                {name: row[name] for name in ("model", "language", "label")}
+                | {"column": column, "printed": row[column], "raw": row[f"{column}_raw"]}
+                | {"raw_index_plus_1": row["mean_index_plus_1"] if column == "mean_layers" else float("nan")}
+            )
+    return pd.DataFrame(cells)

@@ -119,6 +119,7 @@ class Evaluation:
 
     samples: int
     context_fractions: list[float]
+    timed_fractions: list[float]  # of these, time and energy are measured too
     thresholds: list[float]
     temperature: float
     timing_samples: int  # prompts decoded one at a time for time and energy
@@ -288,6 +289,12 @@ def _check(profile: Profile) -> None:
     }.items():
         if not values:
             raise InputError(f"{name} is empty: at least one is needed.")
+    for fraction in profile.evaluation.timed_fractions:
+        if fraction not in profile.evaluation.context_fractions:
+            raise InputError(
+                f"evaluation.timed_fractions has {fraction}: allowed are the context fractions "
+                f"{', '.join(map(str, profile.evaluation.context_fractions))}."
+            )
     for threshold in profile.evaluation.thresholds:
         check_threshold(threshold)
     check_choice("language", profile.epoch_study.language, ["java", "python"])
