@@ -1,0 +1,288 @@
+"""Decode one prompt on a GPU at the speed of its memory: the layers between two exit points are CUDA graphs.
+
+At one token a step, Python and kernel launches take longer than reading the weights. Here the host launches one graph for
+the layers up to the next exit point, and at an exit point reads one byte at most. While it does, the GPU already projects
+the next layer's queries, keys and values: if the token leaves, that work is lost (a tenth of a layer or so), and its keys
+and values are those that propagation would write.
+
+The same functions run uncaptured on a CPU, where the tests hold them to `SingleDecoder`, token for token.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from eelib.decoding.cache import CacheMode
+from eelib.decoding.capture import Captured, Flags, SideStream
+from eelib.decoding.criteria import (
+    Agent,
+    Confidence,
+    Entropy,
+    ExitCriterion,
+    ExitState,
+    FixedLayer,
+    FullDepth,
+    Scripted,
+    Shadowed,
+)
+from eelib.decoding.generate import Generation, check_prompt
+from eelib.decoding.static import BUCKET, Prompt, StaticCache, Tables, attend, project
+from eelib.models.parts import ModelParts
+from eelib.study.errors import InputError
+
+MODES = (CacheMode.PROPAGATE, CacheMode.RECOMPUTE)
+# One tuned kernel for each product of one row: what reaches the memory's bandwidth at batch 1.
+COMPILER = {"backend": "inductor", "options": {"coordinate_descent_tuning": True}}
+
+
+def scripted_layer(criterion: ExitCriterion, token: int, total_layers: int) -> int | None:
+    """The layer that a token leaves at where the host knows it beforehand, else None."""
+    match criterion:
+        case FullDepth():
+            return total_layers
+        case FixedLayer(layer):
+            return layer
+        case Scripted(layers):
+            return layers[0][token]
+        case Shadowed(_, script):
+            return script.layers[0][token]
+    return None
+
+
+def asked_criterion(criterion: ExitCriterion) -> ExitCriterion | None:
+    """The criterion that looks at states and is captured, if any; one that cannot be captured gives InputError."""
+    if isinstance(criterion, FullDepth | FixedLayer | Scripted):
+        return None
+    asked = criterion.asked if isinstance(criterion, Shadowed) else criterion
+    if not isinstance(asked, Agent | Confidence | Entropy):
+        raise InputError(
+            f"{type(asked).__name__} cannot be captured as a CUDA graph: allowed are FullDepth, FixedLayer, Scripted, "
+            "Agent, Confidence and Entropy."
+        )
+    return asked
+
+
+class GraphDecoder:
+    """A decoder for one prompt after another. What it captures for one, the next ones use.
+
+    Parameters
+    ----------
+    capacity: the most tokens of a prompt and its answer together. Attention reads that many slots whatever a prompt's
+        length: give what is needed, not what the model allows.
+    compiler: arguments of `torch.compile` for the two halves of a layer (`COMPILER`); None runs them as they are.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, parts: ModelParts, capacity: int, compiler: dict[str, Any] | None = None):
+        device = parts.device
+        self.parts = parts
+        self.slots = math.ceil(capacity / BUCKET) * BUCKET
+        self.capacity = capacity
+        self._layers = parts.fused.layers
+        self._stops = [*parts.exit_points, parts.total_layers]
+        self._project, self._attend = project, attend
+        if compiler is not None:
+            self._project = torch.compile(project, dynamic=False, **compiler)
+            self._attend = torch.compile(attend, dynamic=False, **compiler)
+        self._cache = StaticCache(parts, self.slots)
+        self._tables = Tables(parts, self.slots)
+        self._tokens = torch.zeros(self.slots, dtype=torch.int64, device=device)
+        self._position = torch.zeros(1, dtype=torch.int64, device=device)  # of the newest token
+        self._oldest = torch.zeros(1, dtype=torch.int64, device=device)  # position that runs along with it
+        weights = parts.model.get_input_embeddings().weight
+        self._states = weights.new_zeros(
+            self.slots, parts.width
+        )  # of positions that wait, at the layer they reached
+        self._best = weights.new_zeros(self.slots)  # the logit of each token
+        self._state = ExitState(parts.logits)
+        self._side = SideStream(device)
+        self._flags = Flags(len(self._stops), device)
+        self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self._captured: dict[tuple, Captured] = {}  # each holds on to its criterion, whose id is in the key
+        self._mode = CacheMode.PROPAGATE
+        self._waiting: list[int] = []  # layers that the newest positions have reached, oldest position first
+        self.prompt_length = self.length = 0
+
+    @torch.inference_mode()
+    def start(self, prompt: list[int], cache_mode: CacheMode = CacheMode.PROPAGATE) -> None:
+        """Prefill a prompt but for its last token, at full depth. Bad input gives InputError.
+
+        A graph is captured for each length of a prompt.
+        """
+        if cache_mode not in MODES:
+            raise InputError(
+                f"The cache mode is {cache_mode.value!r}: captured decoding allows {', '.join(m.value for m in MODES)}."
+            )
+        check_prompt(self.parts, prompt, 1)
+        if len(prompt) >= self.capacity:
+            raise InputError(
+                f"The prompt has {len(prompt)} tokens: allowed are fewer than the decoder's capacity of {self.capacity}."
+            )
+        self._mode, self._waiting = cache_mode, []
+        self.prompt_length = self.length = len(prompt)
+        self._tokens[: len(prompt)].copy_(torch.tensor(prompt))
+        if len(prompt) > 1:
+            self._get(("prefill", len(prompt)), lambda: self._prefill(len(prompt) - 1))()
+
+    @torch.inference_mode()
+    def step(self, criterion: ExitCriterion) -> int:
+        """Decode one token, which stays on the device; give the layer it left at."""
+        assert 0 < self.length < self.capacity, "no prompt, or no room for another token"
+        total = self.parts.total_layers
+        known = scripted_layer(criterion, self.length - self.prompt_length, total)
+        asked = asked_criterion(criterion)
+        self._state.token = self.length - self.prompt_length
+        self._position.fill_(self.length - 1)
+        reached, key = 0, ("embed", id(asked))
+        self._get(key, lambda: self._embed(asked))()
+        for index, stop in enumerate(self._stops):
+            key = self._run(key, reached, stop, index, asked)
+            reached = stop
+            leaves = asked is not None and stop < total and self._flags.wait(index)
+            if stop == known or (known is None and leaves):
+                break
+        self._leave(key, reached)
+        self.length += 1
+        return reached
+
+    @torch.inference_mode()
+    def tokens(self) -> list[int]:
+        """The tokens generated so far; NaN logits give InputError. Waits for the device."""
+        span = slice(self.prompt_length, self.length)
+        if self._best[span].isnan().any():
+            raise InputError("The model's logits are NaN: its weights or its number format are broken.")
+        return self._tokens[span].tolist()
+
+    def _get(self, key: tuple, function: Callable[[], Any]) -> Captured:
+        if key not in self._captured:
+            self._captured[key] = Captured(function, self._pool)
+        return self._captured[key]
+
+    def _output(self, key: tuple) -> Any:
+        return self._captured[key].output
+
+    def _prefill(self, length: int) -> None:
+        positions = self._tables.columns[:length]
+        hidden = self.parts.embed(self._tokens[None, :length], positions[None])
+        rotation = self._tables.rotation
+        rotation = None if rotation is None else rotation.narrow(0, length)
+        prompt = Prompt(self._cache, positions)
+        for layer in self._layers:
+            hidden = layer(hidden, rotation, prompt)
+
+    def _embed(self, asked: ExitCriterion | None):
+        """The newest token's state, the next layer's queries if that far already, and its `Rows`."""
+        ids = self._tokens.index_select(0, self._position)
+        hidden = self.parts.embed(ids[None], self._position[None])
+        rows = self._tables.rows(self._position)
+        return hidden, None if asked is None else self._project_next(hidden, 1, rows), rows
+
+    def _project_next(self, hidden, layer: int, rows):
+        held = self._cache.layer(layer)
+        return self._project(self._layers[layer - 1], hidden, rows.rotation, held, rows.positions)
+
+    def _run(self, source: tuple, reached: int, stop: int, index: int, asked: ExitCriterion | None) -> tuple:
+        """Run layers `reached` + 1..`stop`, with the positions that wait there; the key of what did it."""
+        count = sum(layer <= reached for layer in self._waiting)
+        if count == 0:
+            key = ("alone", stop, id(asked))
+            captured = self._get(key, lambda: self._alone(source, reached, stop, index, asked))
+        else:
+            if source[0] != "together":  # the newest joins those that wait
+                self._get(("park", source), lambda: self._park(source))()
+            oldest = self.length - 1 - count
+            self._oldest.fill_(oldest)
+            rows = 1 << count.bit_length()  # a power of two above count: few graphs serve all counts
+            key = ("together", stop, rows, id(asked))
+            captured = self._get(key, lambda: self._together(reached, stop, index, rows, asked))
+            self._waiting = [max(layer, stop) if layer <= reached else layer for layer in self._waiting]
+        captured.record()
+        self._flags.clear(index)
+        captured()
+        return key
+
+    def _alone(self, source: tuple, reached: int, stop: int, index: int, asked: ExitCriterion | None):
+        hidden, query, rows = self._output(source)
+        for layer in range(reached + 1, stop + 1):
+            if query is None:
+                query = self._project_next(hidden, layer, rows)
+            hidden = self._attend(self._layers[layer - 1], hidden, query, self._cache.layer(layer), rows.mask)
+            query = None
+        if asked is not None and stop < self.parts.total_layers:
+            with self._side.aside():
+                self._decide(asked, hidden, stop, index)
+            query = self._project_next(hidden, stop + 1, rows)
+            self._side.join()
+        return hidden, query, rows
+
+    def _together(self, reached: int, stop: int, index: int, count: int, asked: ExitCriterion | None):
+        """Layers for `count` rows: those from `_oldest` to the newest, the first of them repeated where they are fewer."""
+        back = torch.arange(count - 1, -1, -1, device=self._position.device)
+        rows = self._tables.rows(torch.maximum(self._position - back, self._oldest))
+        hidden = self._states.index_select(0, rows.positions)[None]
+        for layer in range(reached + 1, stop + 1):
+            held = self._cache.layer(layer)
+            query = project(self._layers[layer - 1], hidden, rows.rotation, held, rows.positions)
+            hidden = attend(self._layers[layer - 1], hidden, query, held, rows.mask)
+        self._states.index_copy_(0, rows.positions, hidden[0])
+        newest = hidden[:, -1:]
+        if asked is not None and stop < self.parts.total_layers:
+            self._decide(asked, newest, stop, index)
+        return newest, None, rows
+
+    def _decide(self, asked: ExitCriterion, hidden, layer: int, index: int) -> None:
+        self._state.hidden_states, self._state.layer = hidden[:, -1], layer
+        self._flags.write(index, asked.exits(self._state))
+
+    def _park(self, source: tuple) -> None:
+        """Keep the newest position's state for the rows that run together."""
+        self._states.index_copy_(0, self._position, self._output(source)[0][0])
+
+    def _leave(self, source: tuple, layer: int) -> None:
+        """Decode the token that leaves at `layer`, and see to the layers it skipped."""
+        early = layer < self.parts.total_layers
+        fills = early and self._mode is CacheMode.PROPAGATE
+        waits = early and self._mode is CacheMode.RECOMPUTE
+        self._get(("leave", source, fills, waits), lambda: self._decode(source, layer, fills, waits))()
+        if waits:
+            self._waiting.append(layer)
+        elif not early:
+            self._waiting = []
+
+    def _decode(self, source: tuple, layer: int, fills: bool, waits: bool) -> None:
+        hidden, _, rows = self._output(source)
+        if fills:
+            with self._side.aside():
+                keys, values = self.parts.fused.keys_values(
+                    hidden, rows.rotation, layer + 1, self.parts.total_layers
+                )
+                self._cache.fill(keys, values, layer + 1, self._position)
+        if waits:
+            self._park(source)
+        value, index = self.parts.logits(hidden[:, -1]).max(-1)
+        self._best.index_copy_(0, self._position + 1, value)
+        self._tokens.index_copy_(0, self._position + 1, index)
+        if fills:
+            self._side.join()
+
+
+def generate_captured(
+    decoder: GraphDecoder,
+    prompt: list[int],
+    new_tokens: int,
+    criterion: ExitCriterion,
+    cache_mode: CacheMode = CacheMode.PROPAGATE,
+) -> Generation:
+    """Greedy early-exit decoding of one prompt, as `generate` does it. Bad input gives InputError before any work."""
+    criterion.check(decoder.parts)
+    asked_criterion(criterion)
+    if len(prompt) + new_tokens > decoder.capacity:
+        raise InputError(
+            f"The prompt has {len(prompt)} tokens, which with {new_tokens} new ones is more than the decoder's capacity "
+            f"of {decoder.capacity}."
+        )
+    decoder.start(prompt, cache_mode)
+    layers = [decoder.step(criterion) for _ in range(new_tokens)]
+    return Generation(decoder.tokens(), layers)
