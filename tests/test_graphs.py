@@ -136,7 +136,13 @@ def test_bad_input_is_refused_with_its_limits(decoder, prompts):
         (prompts[0], 31, FullDepth(), MODES[0], "10 tokens, which with 31 .* capacity of 40"),
         (prompts[0], 1, FixedLayer(5), MODES[0], "fixed exit layer is 5"),
         (prompts[0], 1, Saturation(0.5), MODES[0], "Saturation cannot be captured"),
-        (prompts[0], 1, FullDepth(), CacheMode.COPY, "'copy': captured decoding allows propagate, recompute"),
+        (
+            prompts[0],
+            1,
+            FullDepth(),
+            CacheMode.COPY,
+            "'copy': captured decoding allows propagate, propagate-later, recompute",
+        ),
     ):
         with pytest.raises(InputError, match=sentence):
             generate_captured(decoder, prompt, new, criterion, mode)

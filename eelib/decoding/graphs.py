@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from eelib.decoding.cache import CacheMode
 from eelib.decoding.capture import Captured, Flags, SideStream
@@ -32,7 +33,7 @@ from eelib.decoding.static import BUCKET, Prompt, StaticCache, Tables, attend, p
 from eelib.models.parts import ModelParts
 from eelib.study.errors import InputError
 
-MODES = (CacheMode.PROPAGATE, CacheMode.RECOMPUTE)
+MODES = (CacheMode.PROPAGATE, CacheMode.PROPAGATE_LATER, CacheMode.RECOMPUTE)
 # One tuned kernel for each product of one row: what reaches the memory's bandwidth at batch 1.
 COMPILER = {"backend": "inductor", "options": {"coordinate_descent_tuning": True}}
 
@@ -62,6 +63,11 @@ def asked_criterion(criterion: ExitCriterion) -> ExitCriterion | None:
             "Agent, Confidence and Entropy."
         )
     return asked
+
+
+def power_of_two(count: int) -> int:
+    """The least one that is not below count: few graphs serve all counts."""
+    return 1 << (count - 1).bit_length()
 
 
 class GraphDecoder:
@@ -186,18 +192,21 @@ class GraphDecoder:
     def _run(self, source: tuple, reached: int, stop: int, index: int, asked: ExitCriterion | None) -> tuple:
         """Run layers `reached` + 1..`stop`, with the positions that wait there; the key of what did it."""
         count = sum(layer <= reached for layer in self._waiting)
-        if count == 0:
-            key = ("alone", stop, id(asked))
-            captured = self._get(key, lambda: self._alone(source, reached, stop, index, asked))
-        else:
+        if count:
+            self._oldest.fill_(self.length - 1 - count)
+            self._waiting = [stop if layer <= reached else layer for layer in self._waiting]
+        if count and self._mode is CacheMode.RECOMPUTE:
             if source[0] != "together":  # the newest joins those that wait
                 self._get(("park", source), lambda: self._park(source))()
-            oldest = self.length - 1 - count
-            self._oldest.fill_(oldest)
-            rows = 1 << count.bit_length()  # a power of two above count: few graphs serve all counts
+            rows = power_of_two(count + 1)
             key = ("together", stop, rows, id(asked))
             captured = self._get(key, lambda: self._together(reached, stop, index, rows, asked))
-            self._waiting = [max(layer, stop) if layer <= reached else layer for layer in self._waiting]
+        else:
+            if count:
+                rows = power_of_two(count)
+                self._get(("fill", stop, rows), lambda: self._fill_waiting(reached, stop, rows))()
+            key = ("alone", stop, id(asked))
+            captured = self._get(key, lambda: self._alone(source, reached, stop, index, asked))
         captured.record()
         self._flags.clear(index)
         captured()
@@ -218,9 +227,8 @@ class GraphDecoder:
         return hidden, query, rows
 
     def _together(self, reached: int, stop: int, index: int, count: int, asked: ExitCriterion | None):
-        """Layers for `count` rows: those from `_oldest` to the newest, the first of them repeated where they are fewer."""
-        back = torch.arange(count - 1, -1, -1, device=self._position.device)
-        rows = self._tables.rows(torch.maximum(self._position - back, self._oldest))
+        """Layers for the rows from `_oldest` to the newest."""
+        rows = self._tables.rows(self._last_positions(count, self._position))
         hidden = self._states.index_select(0, rows.positions)[None]
         for layer in range(reached + 1, stop + 1):
             held = self._cache.layer(layer)
@@ -231,6 +239,19 @@ class GraphDecoder:
         if asked is not None and stop < self.parts.total_layers:
             self._decide(asked, newest, stop, index)
         return newest, None, rows
+
+    def _fill_waiting(self, reached: int, stop: int, count: int) -> None:
+        """Keys and values of layers `reached` + 1..`stop` for the rows from `_oldest` to the last before the newest."""
+        positions = self._last_positions(count, self._position - 1)
+        states = self._states.index_select(0, positions)[None]
+        rotation = self._tables.rows(positions).rotation
+        keys, values = self.parts.fused.keys_values(states, rotation, reached + 1, stop)
+        self._cache.fill(keys, values, reached + 1, positions)
+
+    def _last_positions(self, count: int, newest: Tensor) -> Tensor:
+        """`count` positions up to `newest`; where there are fewer since `_oldest`, that one again and again."""
+        back = torch.arange(count - 1, -1, -1, device=newest.device)
+        return torch.maximum(newest - back, self._oldest)
 
     def _decide(self, asked: ExitCriterion, hidden, layer: int, index: int) -> None:
         self._state.hidden_states, self._state.layer = hidden[:, -1], layer
@@ -244,7 +265,7 @@ class GraphDecoder:
         """Decode the token that leaves at `layer`, and see to the layers it skipped."""
         early = layer < self.parts.total_layers
         fills = early and self._mode is CacheMode.PROPAGATE
-        waits = early and self._mode is CacheMode.RECOMPUTE
+        waits = early and self._mode.waits
         self._get(("leave", source, fills, waits), lambda: self._decode(source, layer, fills, waits))()
         if waits:
             self._waiting.append(layer)

@@ -35,8 +35,9 @@ class StaticCache:
 
     def fill(self, keys: Tensor, values: Tensor, first: int, positions: Tensor) -> None:
         """Write (N, 1, G, T, D) keys and values of the layers from `first` on."""
-        self.keys[first - 1 :].index_copy_(3, positions, keys)
-        self.values[first - 1 :].index_copy_(3, positions, values)
+        layers = slice(first - 1, first - 1 + len(keys))
+        self.keys[layers].index_copy_(3, positions, keys)
+        self.values[layers].index_copy_(3, positions, values)
 
 
 def write(held: tuple[Tensor, Tensor], keys: Tensor, values: Tensor, positions: Tensor) -> None:
