@@ -197,18 +197,27 @@ def crossing(layers: np.ndarray, shares: np.ndarray) -> float:
 def aims(windows: pd.DataFrame, sides: pd.DataFrame) -> pd.DataFrame:
     """What was aimed for beside what was measured, in bfloat16 or whatever was kept; "met" only by numbers of a GPU."""
     rows = []
-    for (geometry, dtype, context), fast in speeds(windows).groupby(["geometry", "dtype", "context"], sort=False):
+    for (geometry, dtype, context), fast in speeds(windows).groupby(
+        ["geometry", "dtype", "context"], sort=False
+    ):
         ours = fast[fast["decoder"].str.startswith("graphs")]
         where = {"geometry": geometry, "dtype": dtype, "context": context}
         for decoder, group in ours.groupby("decoder", sort=False):
             plain = group[~group["agent"].astype(bool)].iloc[0]
             add = {"decoder": decoder} | where
-            rows.append(add | _aim("steps at full depth: speed over generate", plain["speed_over_generate"], ">=", 5))
-            rows.append(add | _aim("steps at full depth: share of the bandwidth limit", plain["of_bandwidth"], ">=", 0.6))
+            rows.append(
+                add | _aim("steps at full depth: speed over generate", plain["speed_over_generate"], ">=", 5)
+            )
+            rows.append(
+                add
+                | _aim("steps at full depth: share of the bandwidth limit", plain["of_bandwidth"], ">=", 0.6)
+            )
             agent = group[group["agent"].astype(bool)]
             if len(agent):
                 overhead = agent.iloc[0]["token_ms"] / plain["token_ms"]
-                rows.append(add | _aim("an agent that never exits: time of steps over none", overhead, "<=", 1.02))
+                rows.append(
+                    add | _aim("an agent that never exits: time of steps over none", overhead, "<=", 1.02)
+                )
     for keys, group in sides[sides["criterion"] == "fixed"].groupby(
         ["geometry", "dtype", "context", "decoder", "cache"], sort=False
     ):
@@ -221,7 +230,9 @@ def aims(windows: pd.DataFrame, sides: pd.DataFrame) -> pd.DataFrame:
         gain = whole["token_ms"] / half["token_ms"] * half["mean_layers"] / total
         name = f"exit at layer {half['mean_layers']:.0f}, {keys[-1]}: speed-up of steps over the ideal"
         rows.append(where | _aim(name, gain, ">=", 0.9))
-    traces = sides[(sides["criterion"] == "trace") & (sides["cache"] == "propagate-later") & ~sides["agent"].astype(bool)]
+    traces = sides[
+        (sides["criterion"] == "trace") & (sides["cache"] == "propagate-later") & ~sides["agent"].astype(bool)
+    ]
     for row in traces.itertuples():
         where = {name: getattr(row, name) for name in ("geometry", "dtype", "context", "decoder")}
         for measure in ("time", "energy"):
@@ -234,3 +245,32 @@ def _aim(what: str, value: float, relation: str, bound: float) -> dict[str, obje
     met = value >= bound if relation == ">=" else value <= bound
     verdict = "not measured" if np.isnan(value) else "met" if met else "missed"
     return {"what": what, "value": value, "aim": f"{relation} {bound:g}", "verdict": verdict}
+
+
+def survival(frame: pd.DataFrame) -> list[str]:
+    """A sentence a geometry and measure: what share the thesis saved, and what the same exits save here.
+
+    Args:
+        frame: rows of `beside_the_thesis` of one dtype and context.
+    """
+    sentences = []
+    for geometry, rows in frame.groupby("geometry"):
+        for measure in ("time", "energy"):
+            own = f"of_full_{measure}_with_agent"
+            if rows[own].isna().all():
+                sentences.append(f"{geometry}: {measure} was not measured.")
+                continue
+            uncached = rows[rows["cache"] == "none"]
+            text = (
+                f"{geometry}, {measure}: the thesis saves {_range(1 - uncached[f'thesis_{measure}'])} by these exits; "
+                f"without a cache they save {_range(1 - uncached[own])} here"
+            )
+            for cache in ("propagate", "propagate-later", "recompute"):
+                saved = 1 - rows.loc[rows["cache"] == cache, own]
+                text += f", with a cache ({cache}) {_range(saved)}" if len(saved) else ""
+            sentences.append(text + ", each of its own full model.")
+    return sentences
+
+
+def _range(shares: pd.Series) -> str:
+    return f"{shares.min():.0%} to {shares.max():.0%}"

@@ -18,7 +18,7 @@ from eelib.report.figures import (
     outside_legend,
 )
 
-MEASURES = {"time": "time", "energy": "energy"}
+MEASURES = ("time", "energy")
 CACHES = {  # cache mode: (name, colour)
     "none": ("no cache", style.VERMILLION),
     "propagate": ("cache, propagated at once", style.BLUE),
@@ -72,7 +72,7 @@ def traces_beside_the_thesis(frame: pd.DataFrame, measure: str) -> Figure:
     need(frame, ["geometry", "language", "threshold", "cache", column, f"thesis_{measure}"], "The traces")
     settings = list(frame.groupby(["geometry", "language"], sort=True))
     columns = min(2, len(settings))
-    figure, axes = new_figure(-(-len(settings) // columns), columns, (4.4, 2.7), sharey=True)
+    figure, axes = new_figure(-(-len(settings) // columns), columns, (4.4, 3.2), sharey=True)
     for ax in axes.flat[len(settings) :]:
         ax.set_axis_off()
     for ax, ((geometry, language), here) in zip(axes.flat, settings, strict=False):
@@ -86,14 +86,15 @@ def traces_beside_the_thesis(frame: pd.DataFrame, measure: str) -> Figure:
             if rows[column].notna().any():
                 x = rows["threshold"].map(at)
                 curve(ax, x, rows[column], colour, name)
-                curve(
-                    ax, x, rows[f"{column}_with_agent"], colour, f"{name}, and agent", ":", markerfacecolor="white"
-                )
+                curve(ax, x, rows[f"{column}_with_agent"], colour, "", ":", markerfacecolor="white")
         ax.axhline(1, color=style.GREY, linewidth=0.8)
         ax.set_xticks(range(len(thresholds)), [f"{threshold:g}" for threshold in thresholds])
-        ax.set_ylim(bottom=0)
         _unmeasured(ax, here[column])
-        label(ax, f"{geometry}, {LANGUAGES[language]}", "threshold T", f"{measure} over own full model")
+        y = f"{measure} over own full model" if ax in axes[:, 0] else ""
+        label(ax, f"{geometry}, {LANGUAGES[language]}", "threshold T", y)
+    axes[0, 0].set_ylim(bottom=0, top=max(1.1, axes[0, 0].get_ylim()[1]))
+    if frame[column].notna().any():
+        curve(axes[0, 0], [], [], style.GREY, "with the agent's decisions", ":", markerfacecolor="white")
     outside_legend(figure, entries_of(axes[0, 0]))
     return finished(figure)
 
