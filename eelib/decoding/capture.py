@@ -87,8 +87,8 @@ class Flags:
         self._seen[index] = UNDECIDED
 
     def write(self, index: int, decision: Tensor) -> None:
-        """Write a (1,) bool decision; part of the graph."""
-        self._bytes[index : index + 1].copy_(decision.to(torch.uint8), non_blocking=True)
+        """Write a (1,) uint8 decision; part of the graph."""
+        self._bytes[index : index + 1].copy_(decision, non_blocking=True)
 
     def wait(self, index: int) -> bool:
         """The decision, once it is there; RuntimeError if the GPU is idle without having made it."""

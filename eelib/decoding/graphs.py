@@ -1,9 +1,9 @@
 """Decode one prompt on a GPU at the speed of its memory: the layers between two exit points are CUDA graphs.
 
 At one token a step, Python and kernel launches take longer than reading the weights. Here the host launches one graph for
-the layers up to the next exit point, and at an exit point reads one byte at most. While it does, the GPU already projects
-the next layer's queries, keys and values: if the token leaves, that work is lost (a tenth of a layer or so), and its keys
-and values are those that propagation would write.
+the layers up to the next exit point, and at an exit point reads one byte at most. While it does, the GPU goes on to the
+next layer's attention: if the token leaves, that work is lost (about a third of a layer), and the keys and values that it
+wrote are those that propagation would write.
 
 The same functions run uncaptured on a CPU, where the tests hold them to `SingleDecoder`, token for token.
 """
@@ -17,19 +17,10 @@ from torch import Tensor
 
 from eelib.decoding.cache import CacheMode
 from eelib.decoding.capture import Captured, Flags, SideStream
-from eelib.decoding.criteria import (
-    Agent,
-    Confidence,
-    Entropy,
-    ExitCriterion,
-    ExitState,
-    FixedLayer,
-    FullDepth,
-    Scripted,
-    Shadowed,
-)
+from eelib.decoding.criteria import ExitCriterion
+from eelib.decoding.decisions import ask, asked_criterion, scripted_layer
 from eelib.decoding.generate import Generation, check_prompt
-from eelib.decoding.static import BUCKET, Prompt, StaticCache, Tables, attend, project
+from eelib.decoding.static import BUCKET, Prompt, Rows, StaticCache, Tables, attend, finish
 from eelib.models.parts import ModelParts
 from eelib.study.errors import InputError
 
@@ -38,31 +29,8 @@ MODES = (CacheMode.PROPAGATE, CacheMode.PROPAGATE_LATER, CacheMode.RECOMPUTE)
 COMPILER = {"backend": "inductor", "options": {"coordinate_descent_tuning": True}}
 
 
-def scripted_layer(criterion: ExitCriterion, token: int, total_layers: int) -> int | None:
-    """The layer that a token leaves at where the host knows it beforehand, else None."""
-    match criterion:
-        case FullDepth():
-            return total_layers
-        case FixedLayer(layer):
-            return layer
-        case Scripted(layers):
-            return layers[0][token]
-        case Shadowed(_, script):
-            return script.layers[0][token]
-    return None
-
-
-def asked_criterion(criterion: ExitCriterion) -> ExitCriterion | None:
-    """The criterion that looks at states and is captured, if any; one that cannot be captured gives InputError."""
-    if isinstance(criterion, FullDepth | FixedLayer | Scripted):
-        return None
-    asked = criterion.asked if isinstance(criterion, Shadowed) else criterion
-    if not isinstance(asked, Agent | Confidence | Entropy):
-        raise InputError(
-            f"{type(asked).__name__} cannot be captured as a CUDA graph: allowed are FullDepth, FixedLayer, Scripted, "
-            "Agent, Confidence and Entropy."
-        )
-    return asked
+# The newest token's state (1, 1, D), what the next layer attended to where that has been done, and its rows.
+Step = tuple[Tensor, Tensor | None, Rows]
 
 
 def power_of_two(count: int) -> int:
@@ -88,10 +56,11 @@ class GraphDecoder:
         self.capacity = capacity
         self._layers = parts.fused.layers
         self._stops = [*parts.exit_points, parts.total_layers]
-        self._project, self._attend = project, attend
+        self._attend, self._finish, self._ask = attend, finish, ask
         if compiler is not None:
-            self._project = torch.compile(project, dynamic=False, **compiler)
-            self._attend = torch.compile(attend, dynamic=False, **compiler)
+            self._attend, self._finish, self._ask = (
+                torch.compile(function, dynamic=False, **compiler) for function in (attend, finish, ask)
+            )
         self._cache = StaticCache(parts, self.slots)
         self._tables = Tables(parts, self.slots)
         self._tokens = torch.zeros(self.slots, dtype=torch.int64, device=device)
@@ -102,7 +71,6 @@ class GraphDecoder:
             self.slots, parts.width
         )  # of positions that wait, at the layer they reached
         self._best = weights.new_zeros(self.slots)  # the logit of each token
-        self._state = ExitState(parts.logits)
         self._side = SideStream(device)
         self._flags = Flags(len(self._stops), device)
         self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
@@ -139,10 +107,9 @@ class GraphDecoder:
         total = self.parts.total_layers
         known = scripted_layer(criterion, self.length - self.prompt_length, total)
         asked = asked_criterion(criterion)
-        self._state.token = self.length - self.prompt_length
         self._position.fill_(self.length - 1)
-        reached, key = 0, ("embed", id(asked))
-        self._get(key, lambda: self._embed(asked))()
+        reached, key = 0, ("embed",)
+        self._get(key, self._embed)()
         for index, stop in enumerate(self._stops):
             key = self._run(key, reached, stop, index, asked)
             reached = stop
@@ -166,7 +133,7 @@ class GraphDecoder:
             self._captured[key] = Captured(function, self._pool)
         return self._captured[key]
 
-    def _output(self, key: tuple) -> Any:
+    def _output(self, key: tuple) -> Step:
         return self._captured[key].output
 
     def _prefill(self, length: int) -> None:
@@ -178,84 +145,85 @@ class GraphDecoder:
         for layer in self._layers:
             hidden = layer(hidden, rotation, prompt)
 
-    def _embed(self, asked: ExitCriterion | None):
-        """The newest token's state, the next layer's queries if that far already, and its `Rows`."""
+    def _embed(self) -> Step:
+        """The newest token's state, what the next layer attended to (None if not yet), and its `Rows`."""
         ids = self._tokens.index_select(0, self._position)
         hidden = self.parts.embed(ids[None], self._position[None])
-        rows = self._tables.rows(self._position)
-        return hidden, None if asked is None else self._project_next(hidden, 1, rows), rows
-
-    def _project_next(self, hidden, layer: int, rows):
-        held = self._cache.layer(layer)
-        return self._project(self._layers[layer - 1], hidden, rows.rotation, held, rows.positions)
+        return hidden, None, self._tables.rows(self._position)
 
     def _run(self, source: tuple, reached: int, stop: int, index: int, asked: ExitCriterion | None) -> tuple:
         """Run layers `reached` + 1..`stop`, with the positions that wait there; the key of what did it."""
-        count = sum(layer <= reached for layer in self._waiting)
-        if count:
-            self._oldest.fill_(self.length - 1 - count)
-            self._waiting = [stop if layer <= reached else layer for layer in self._waiting]
+        count = self._waiting_up_to(reached)
         if count and self._mode is CacheMode.RECOMPUTE:
             if source[0] != "together":  # the newest joins those that wait
                 self._get(("park", source), lambda: self._park(source))()
+            self._oldest.fill_(self.length - 1 - count)
             rows = power_of_two(count + 1)
             key = ("together", stop, rows, id(asked))
             captured = self._get(key, lambda: self._together(reached, stop, index, rows, asked))
         else:
-            if count:
-                rows = power_of_two(count)
-                self._get(("fill", stop, rows), lambda: self._fill_waiting(reached, stop, rows))()
+            if self._mode is CacheMode.PROPAGATE_LATER:
+                self._fill(count, reached + 1, stop)
+                if asked is not None and stop < self.parts.total_layers:  # the layer that is gone on to
+                    self._fill(self._waiting_up_to(stop), stop + 1, stop + 1)
             key = ("alone", stop, id(asked))
             captured = self._get(key, lambda: self._alone(source, reached, stop, index, asked))
+        self._waiting = [stop if layer <= reached else layer for layer in self._waiting]
         captured.record()
         self._flags.clear(index)
         captured()
         return key
 
-    def _alone(self, source: tuple, reached: int, stop: int, index: int, asked: ExitCriterion | None):
-        hidden, query, rows = self._output(source)
-        for layer in range(reached + 1, stop + 1):
-            if query is None:
-                query = self._project_next(hidden, layer, rows)
-            hidden = self._attend(self._layers[layer - 1], hidden, query, self._cache.layer(layer), rows.mask)
-            query = None
+    def _alone(self, source: tuple, reached: int, stop: int, index: int, asked: ExitCriterion | None) -> Step:
+        hidden, attended, rows = self._output(source)
+        for layer in range(reached, stop):
+            if attended is None:
+                attended = self._attend(self._layers[layer], hidden, rows, *self._cache.layer(layer + 1))
+            hidden, attended = self._finish(self._layers[layer], hidden, attended), None
         if asked is not None and stop < self.parts.total_layers:
             with self._side.aside():
-                self._decide(asked, hidden, stop, index)
-            query = self._project_next(hidden, stop + 1, rows)
+                self._decide(asked, hidden, index)
+            attended = self._attend(self._layers[stop], hidden, rows, *self._cache.layer(stop + 1))
             self._side.join()
-        return hidden, query, rows
+        return hidden, attended, rows
 
-    def _together(self, reached: int, stop: int, index: int, count: int, asked: ExitCriterion | None):
+    def _together(self, reached: int, stop: int, index: int, count: int, asked: ExitCriterion | None) -> Step:
         """Layers for the rows from `_oldest` to the newest."""
         rows = self._tables.rows(self._last_positions(count, self._position))
         hidden = self._states.index_select(0, rows.positions)[None]
-        for layer in range(reached + 1, stop + 1):
-            held = self._cache.layer(layer)
-            query = project(self._layers[layer - 1], hidden, rows.rotation, held, rows.positions)
-            hidden = attend(self._layers[layer - 1], hidden, query, held, rows.mask)
+        for layer in range(reached, stop):
+            attended = attend(self._layers[layer], hidden, rows, *self._cache.layer(layer + 1))
+            hidden = finish(self._layers[layer], hidden, attended)
         self._states.index_copy_(0, rows.positions, hidden[0])
         newest = hidden[:, -1:]
         if asked is not None and stop < self.parts.total_layers:
-            self._decide(asked, newest, stop, index)
+            self._decide(asked, newest, index)
         return newest, None, rows
 
-    def _fill_waiting(self, reached: int, stop: int, count: int) -> None:
-        """Keys and values of layers `reached` + 1..`stop` for the rows from `_oldest` to the last before the newest."""
+    def _waiting_up_to(self, layer: int) -> int:
+        """How many of the newest positions have gone no deeper than a layer."""
+        return sum(reached <= layer for reached in self._waiting)
+
+    def _fill(self, count: int, first: int, last: int) -> None:
+        """Let the newest `count` positions that wait have keys and values in the layers `first`..`last`."""
+        if count:
+            self._oldest.fill_(self.length - 1 - count)
+            rows = power_of_two(count)
+            self._get(("fill", first, last, rows), lambda: self._fill_rows(first, last, rows))()
+
+    def _fill_rows(self, first: int, last: int, count: int) -> None:
         positions = self._last_positions(count, self._position - 1)
         states = self._states.index_select(0, positions)[None]
         rotation = self._tables.rows(positions).rotation
-        keys, values = self.parts.fused.keys_values(states, rotation, reached + 1, stop)
-        self._cache.fill(keys, values, reached + 1, positions)
+        self._cache.fill(*self.parts.fused.keys_values(states, rotation, first, last), first, positions)
 
     def _last_positions(self, count: int, newest: Tensor) -> Tensor:
         """`count` positions up to `newest`; where there are fewer since `_oldest`, that one again and again."""
         back = torch.arange(count - 1, -1, -1, device=newest.device)
         return torch.maximum(newest - back, self._oldest)
 
-    def _decide(self, asked: ExitCriterion, hidden, layer: int, index: int) -> None:
-        self._state.hidden_states, self._state.layer = hidden[:, -1], layer
-        self._flags.write(index, asked.exits(self._state))
+    def _decide(self, asked: ExitCriterion, hidden: Tensor, index: int) -> None:
+        self._flags.write(index, self._ask(asked, self.parts.logits, hidden[:, -1]))
 
     def _park(self, source: tuple) -> None:
         """Keep the newest position's state for the rows that run together."""

@@ -108,21 +108,16 @@ def masked_attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) 
     return out.reshape(heads, tokens, width).transpose(0, 1).reshape(tokens, heads * width)
 
 
-def project(
-    layer: FusedLayer,
-    hidden: Tensor,
-    rotation: Rotation | None,
-    held: tuple[Tensor, Tensor],
-    positions: Tensor,
-) -> Tensor:
-    """First half of a layer's step: write its keys and values of (1, T, D) states at `positions`; give the queries."""
-    query, keys, values = layer.project(hidden, rotation)
-    write(held, keys, values, positions)
-    return query
+def attend(layer: FusedLayer, hidden: Tensor, rows: Rows, keys: Tensor, values: Tensor) -> Tensor:
+    """A layer's step up to its attention: (1, T, D) states of some rows -> (T, H * D) attended.
+
+    Writes their keys and values into the layer's slots, and attends to these.
+    """
+    query, new_keys, new_values = layer.project(hidden, rows.rotation)
+    write((keys, values), new_keys, new_values, rows.positions)
+    return masked_attention(query, keys, values, rows.mask)
 
 
-def attend(
-    layer: FusedLayer, hidden: Tensor, query: Tensor, held: tuple[Tensor, Tensor], mask: Tensor
-) -> Tensor:
-    """Second half: attention over the layer's slots, and the rest of the layer; (1, T, D) states after it."""
-    return layer.finish(hidden, masked_attention(query, *held, mask))
+def finish(layer: FusedLayer, hidden: Tensor, attended: Tensor) -> Tensor:
+    """The rest of the step: (1, T, D) states before the layer, (T, H * D) attended -> states after it."""
+    return layer.finish(hidden, attended)
