@@ -117,28 +117,32 @@ def sides_of(part: str, parts: ModelParts, context: int, decoders: list[str], ge
     return makers[part](parts, context, decoders)
 
 
-def check(device: torch.device, compiled: bool) -> dict[str, str]:
-    """Captured decoding against the plain decoder on tiny models in float32: "same tokens", or how many completions differ."""
-    verdicts = {}
+def check(device: torch.device, compiled: bool) -> tuple[dict[str, str], bool]:
+    """Captured decoding against the plain decoder, on tiny models in float64, where rounding decides nothing.
+
+    Compiled layers attend in float32: there one completion in twenty may differ.
+
+    Returns
+    -------
+    How many completions are the same, by geometry and decoder; whether that is enough.
+    """
+    verdicts, good = {}, True
     for geometry in ("opt-2.7b-tiny", "llama-3.2-3b-tiny"):
-        model = build(geometry, torch.float32, device)
+        model = build(geometry, torch.float64, device)
         for parameter in model.parameters():
             if parameter.ndim == 2:
                 parameter.data.mul_(10)  # so that layers disagree
         parts = take_apart(model)
         agent = Agent(random_policy(parts).to(device), 0.5)
+        scripts = [replays[0] for replays in published(geometry, "java").values()]
+        criteria = [*scripts, agent, FixedLayer(14), Shadowed(agent, scripts[0])]
+        cases = [(criterion, mode) for criterion in criteria for mode in MODES]
         for kind in DECODERS if compiled else ["graphs"]:
-            decoder = GraphDecoder(parts, 60, DECODERS[kind])
-            scripts = [replays[0] for replays in published(geometry, "java").values()]
-            criteria = [*scripts, agent, FixedLayer(14), Shadowed(agent, scripts[0])]
-            differing, cases = 0, [(criterion, mode) for criterion in criteria for mode in MODES]
+            decoder, same = GraphDecoder(parts, 60, DECODERS[kind]), 0
             for number, (criterion, mode) in enumerate(cases):
                 prompt = [7, 11, *range(5, 25 + number % 10)]
                 expected = generate(parts, prompt, NEW_TOKENS, criterion, mode)
-                differing += generate_captured(decoder, prompt, NEW_TOKENS, criterion, mode) != expected
-            verdicts[f"{geometry}, {kind}"] = (
-                f"{differing} of {len(cases)} completions differ"
-                if differing
-                else f"same tokens ({len(cases)})"
-            )
-    return verdicts
+                same += generate_captured(decoder, prompt, NEW_TOKENS, criterion, mode) == expected
+            verdicts[f"{geometry}, {kind}"] = f"{same} of {len(cases)} completions are the same"
+            good &= same >= (len(cases) if kind == "graphs" else 0.95 * len(cases))
+    return verdicts, good

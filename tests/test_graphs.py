@@ -11,7 +11,7 @@ from test_decoding import random_policy
 from torch._dynamo.testing import CompileCounter
 
 from eelib.decoding.cache import CacheMode
-from eelib.decoding.capture import UNDECIDED, Flags
+from eelib.decoding.capture import UNDECIDED, Captured, Flags
 from eelib.decoding.criteria import (
     Agent,
     Confidence,
@@ -81,6 +81,50 @@ def test_any_trace_is_replayed_alike(name, trace, length, mode):
     expected = generate(parts, prompt, len(trace), Scripted([trace]), mode)
     assert generate_captured(decoder, prompt, len(trace), Scripted([trace]), mode) == expected
     assert expected.exit_layers == trace
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_graph_may_run_twice(decoder, prompts, mode, monkeypatch):
+    """A graph runs for warm-up before it is captured and replayed: the second time must change nothing."""
+    monkeypatch.setattr(Captured, "__call__", twice)
+    again = GraphDecoder(decoder.parts, decoder.capacity)
+    for criterion in criteria(decoder.parts):
+        expected = generate(decoder.parts, prompts[0], NEW, criterion, mode)
+        assert generate_captured(again, prompts[0], NEW, criterion, mode) == expected
+
+
+def twice(captured: Captured) -> None:
+    captured._function()
+    captured.output = captured._function()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_a_graph_took_once_it_takes_for_ever(decoder, prompts, mode, monkeypatch):
+    """A replay reads and writes the addresses of its capture: outputs stay where they first were, and are written anew."""
+    monkeypatch.setattr(Captured, "__call__", in_place)
+    again = GraphDecoder(decoder.parts, decoder.capacity)
+    for criterion in criteria(decoder.parts):
+        for prompt in prompts[:3]:
+            expected = generate(decoder.parts, prompt, NEW, criterion, mode)
+            assert generate_captured(again, prompt, NEW, criterion, mode) == expected
+
+
+def in_place(captured: Captured) -> None:
+    found = captured._function()
+    if captured.output is None:
+        captured.output = found
+        return
+    for kept, new in zip(tensors(captured.output), tensors(found), strict=True):
+        kept.copy_(new)
+
+
+def tensors(output) -> list[torch.Tensor]:
+    """Those of a step: state, attended, and the rows' rotation and mask."""
+    if output is None:
+        return []
+    hidden, attended, rows = output
+    turns = [] if rows.rotation is None else [rows.rotation.cos, rows.rotation.sin]
+    return [hidden, *([] if attended is None else [attended]), *turns, rows.mask]
 
 
 def test_recomputing_gives_the_tokens_of_no_cache(decoder, prompts):

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import paper_parts
 import paper_scale
 from paper_parts import published
 
@@ -83,11 +84,18 @@ def test_a_part_that_is_there_is_not_measured_again(kept, capsys):
     pd.testing.assert_frame_equal(rows(kept, "opt-2.7b", "fixed"), before)
 
 
-def test_the_check_compares_tokens(tmp_path, capsys):
+def test_the_check_compares_tokens(tmp_path, monkeypatch):
     assert paper_scale.main([*QUICK, "--part", "check", "--folder", str(tmp_path)]) == 0
     verdicts = json.loads((tmp_path / "check.json").read_text())["verdicts"]
     assert set(verdicts) == {"opt-2.7b-tiny, graphs", "llama-3.2-3b-tiny, graphs"}
-    assert all(verdict.startswith("same tokens") for verdict in verdicts.values())
+    assert set(verdicts.values()) == {"27 of 27 completions are the same"}
+    wrong = paper_parts.generate_captured
+    monkeypatch.setattr(
+        paper_parts,
+        "generate_captured",
+        lambda decoder, prompt, *args: wrong(decoder, [*prompt[:-1], 99], *args),
+    )
+    assert paper_scale.main([*QUICK, "--part", "check", "--folder", str(tmp_path)]) == 1
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,13 @@ COMPILER = {"backend": "inductor", "options": {"coordinate_descent_tuning": True
 Step = tuple[Tensor, Tensor | None, Rows]
 
 
+GIVING = ("embed", "alone", "together")  # kinds of graphs whose output another graph takes
+
+
+def _pool(device: torch.device) -> Any | None:
+    return torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+
+
 def power_of_two(count: int) -> int:
     """The least one that is not below count: few graphs serve all counts."""
     return 1 << (count - 1).bit_length()
@@ -67,13 +74,14 @@ class GraphDecoder:
         self._position = torch.zeros(1, dtype=torch.int64, device=device)  # of the newest token
         self._oldest = torch.zeros(1, dtype=torch.int64, device=device)  # position that runs along with it
         weights = parts.model.get_input_embeddings().weight
-        self._states = weights.new_zeros(
-            self.slots, parts.width
-        )  # of positions that wait, at the layer they reached
+        # States of positions that wait, by the stop they reached: a graph never writes what it reads, and may run twice.
+        self._states = weights.new_zeros(len(self._stops), self.slots, parts.width)
         self._best = weights.new_zeros(self.slots)  # the logit of each token
         self._side = SideStream(device)
         self._flags = Flags(len(self._stops), device)
-        self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        # Graphs that give tensors share a pool of memory, and those that give none another: one of these may be replayed
+        # between a graph that gives and one that takes, and its scratch must not lie where the tensors do.
+        self._pools = {gives: _pool(device) for gives in (True, False)}
         self._captured: dict[tuple, Captured] = {}  # each holds on to its criterion, whose id is in the key
         self._mode = CacheMode.PROPAGATE
         self._waiting: list[int] = []  # layers that the newest positions have reached, oldest position first
@@ -130,7 +138,7 @@ class GraphDecoder:
 
     def _get(self, key: tuple, function: Callable[[], Any]) -> Captured:
         if key not in self._captured:
-            self._captured[key] = Captured(function, self._pool)
+            self._captured[key] = Captured(function, self._pools[key[0] in GIVING])
         return self._captured[key]
 
     def _output(self, key: tuple) -> Step:
@@ -156,7 +164,7 @@ class GraphDecoder:
         count = self._waiting_up_to(reached)
         if count and self._mode is CacheMode.RECOMPUTE:
             if source[0] != "together":  # the newest joins those that wait
-                self._get(("park", source), lambda: self._park(source))()
+                self._get(("park", source), lambda: self._park(source, index - 1))()
             self._oldest.fill_(self.length - 1 - count)
             rows = power_of_two(count + 1)
             key = ("together", stop, rows, id(asked))
@@ -190,11 +198,11 @@ class GraphDecoder:
     def _together(self, reached: int, stop: int, index: int, count: int, asked: ExitCriterion | None) -> Step:
         """Layers for the rows from `_oldest` to the newest."""
         rows = self._tables.rows(self._last_positions(count, self._position))
-        hidden = self._states.index_select(0, rows.positions)[None]
+        hidden = self._states[index - 1].index_select(0, rows.positions)[None]
         for layer in range(reached, stop):
             attended = attend(self._layers[layer], hidden, rows, *self._cache.layer(layer + 1))
             hidden = finish(self._layers[layer], hidden, attended)
-        self._states.index_copy_(0, rows.positions, hidden[0])
+        self._states[index].index_copy_(0, rows.positions, hidden[0])
         newest = hidden[:, -1:]
         if asked is not None and stop < self.parts.total_layers:
             self._decide(asked, newest, index)
@@ -213,7 +221,7 @@ class GraphDecoder:
 
     def _fill_rows(self, first: int, last: int, count: int) -> None:
         positions = self._last_positions(count, self._position - 1)
-        states = self._states.index_select(0, positions)[None]
+        states = self._states[0].index_select(0, positions)[None]
         rotation = self._tables.rows(positions).rotation
         self._cache.fill(*self.parts.fused.keys_values(states, rotation, first, last), first, positions)
 
@@ -225,22 +233,25 @@ class GraphDecoder:
     def _decide(self, asked: ExitCriterion, hidden: Tensor, index: int) -> None:
         self._flags.write(index, self._ask(asked, self.parts.logits, hidden[:, -1]))
 
-    def _park(self, source: tuple) -> None:
-        """Keep the newest position's state for the rows that run together."""
-        self._states.index_copy_(0, self._position, self._output(source)[0][0])
+    def _park(self, source: tuple, place: int) -> None:
+        """Keep the newest position's state among those that wait at a stop (at the first, where they never run again)."""
+        self._states[place].index_copy_(0, self._position, self._output(source)[0][0])
 
     def _leave(self, source: tuple, layer: int) -> None:
         """Decode the token that leaves at `layer`, and see to the layers it skipped."""
         early = layer < self.parts.total_layers
         fills = early and self._mode is CacheMode.PROPAGATE
         waits = early and self._mode.waits
-        self._get(("leave", source, fills, waits), lambda: self._decode(source, layer, fills, waits))()
+        place = None
+        if waits:
+            place = self._stops.index(layer) if self._mode is CacheMode.RECOMPUTE else 0
+        self._get(("leave", source, fills, place), lambda: self._decode(source, layer, fills, place))()
         if waits:
             self._waiting.append(layer)
         elif not early:
             self._waiting = []
 
-    def _decode(self, source: tuple, layer: int, fills: bool, waits: bool) -> None:
+    def _decode(self, source: tuple, layer: int, fills: bool, place: int | None) -> None:
         hidden, _, rows = self._output(source)
         if fills:
             with self._side.aside():
@@ -248,8 +259,8 @@ class GraphDecoder:
                     hidden, rows.rotation, layer + 1, self.parts.total_layers
                 )
                 self._cache.fill(keys, values, layer + 1, self._position)
-        if waits:
-            self._park(source)
+        if place is not None:
+            self._park(source, place)
         value, index = self.parts.logits(hidden[:, -1]).max(-1)
         self._best.index_copy_(0, self._position + 1, value)
         self._tokens.index_copy_(0, self._position + 1, index)
