@@ -61,8 +61,8 @@ def fixed(parts: ModelParts, context: int, decoders: list[str]) -> list[Side]:
 
 def traces(parts: ModelParts, context: int, decoders: list[str], geometry: str, language: str) -> list[Side]:
     """The published exits of every threshold, by cache mode, with and without the agent's decisions; the full model beside."""
-    decoder = graph_decoder(parts, context, decoders[0])
     asked = Agent(random_policy(parts).to(parts.device), 1.0)
+    decoder = graph_decoder(parts, context, decoders[0], asked)
     sides = [
         captured(decoder, decoders[0], context, FULL, CacheMode.PROPAGATE, full()),
         eager(parts, context, FULL, CacheMode.NONE, full()),
@@ -99,13 +99,14 @@ def published(geometry: str, language: str) -> dict[float, list[Scripted]]:
     return scripts
 
 
-def graph_decoder(parts: ModelParts, context: int, kind: str) -> GraphDecoder:
-    """A decoder with room for a context and its answer; all that any exit needs is captured before it is measured."""
+def graph_decoder(parts: ModelParts, context: int, kind: str, asked: Agent | None = None) -> GraphDecoder:
+    """A decoder with room for a context and its answer; what any exit needs is captured, with decisions and without."""
     decoder = GraphDecoder(parts, context + NEW_TOKENS, DECODERS[kind])
-    prompt = [5] * context
     for layer in [*parts.exit_points, parts.total_layers]:
-        decoder.start(prompt)
-        decoder.step(FixedLayer(layer))
+        leave = Scripted([[layer]])
+        for criterion in [leave] if asked is None else [leave, Shadowed(asked, leave)]:
+            decoder.start([5] * context)
+            decoder.step(criterion)
     return decoder
 
 

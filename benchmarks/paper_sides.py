@@ -115,7 +115,7 @@ def eager(parts: ModelParts, context: int, criteria: Criteria, mode: CacheMode, 
 def captured(
     decoder: GraphDecoder, kind: str, context: int, criteria: Criteria, mode: CacheMode, name: dict
 ) -> Side:
-    """Our decoder by CUDA graphs; `kind` is "graphs" or "graphs, compiled"."""
+    """Our decoder by CUDA graphs; `kind`, "graphs" or "graphs-compiled", says which."""
     texts = prompts(decoder.parts, context)
 
     def decode(index: int, clock: Clock) -> list[int]:

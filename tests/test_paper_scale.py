@@ -84,6 +84,7 @@ def test_a_part_that_is_there_is_not_measured_again(kept, capsys):
     pd.testing.assert_frame_equal(rows(kept, "opt-2.7b", "fixed"), before)
 
 
+@pytest.mark.slow
 def test_the_check_compares_tokens(tmp_path, monkeypatch):
     assert paper_scale.main([*QUICK, "--part", "check", "--folder", str(tmp_path)]) == 0
     verdicts = json.loads((tmp_path / "check.json").read_text())["verdicts"]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -209,6 +210,8 @@ def test_the_notebook_draws_every_exhibit_from_kept_files_and_stops_without_them
     assert tables == {f"table_10_0{i}_{name}.{s}" for i, name in enumerate(names, 1) for s in ("csv", "md")}
     names = ["fixed_exits", "traces_time", "traces_energy"]
     assert drawn == {f"fig_10_0{i}_{name}.{s}" for i, name in enumerate(names, 1) for s in ("png", "pdf")}
+    for root in ("tables", "figures"):
+        shutil.rmtree(ROOT / root / variant)
     empty = tmp_path / "empty_for_a_test"
     run = papermill(tmp_path / "out.ipynb", empty)
     assert run.returncode == 0, run.stderr
