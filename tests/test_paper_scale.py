@@ -1,6 +1,7 @@
 """The measurement at the thesis's sizes, with tiny geometries on the CPU: every part, file and column, and its numbers' sense."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -148,3 +149,24 @@ def test_the_measurement_needs_little_that_is_installed():
     )
     # Here there is no GPU, and without zeus nothing measures a CPU: that far everything was imported and built.
     assert "ModuleNotFoundError" in run.stderr and "zeus" in run.stderr.splitlines()[-1], run.stderr
+
+
+def test_the_notebook_draws_what_was_measured_here(kept, tmp_path):
+    results = kept.rename(kept.with_name("tiny_for_a_test"))
+    parameters = {"results": results, "dtype": "float32", "context": 12}
+    words = [str(word) for name, value in parameters.items() for word in ("-p", name, value)]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        "notebooks/10_paper_scale.ipynb",
+        str(tmp_path / "out.ipynb"),
+    ]
+    run = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    results.rename(kept)
+    assert run.returncode == 0, run.stderr
+    figures, tables = (ROOT / root / "gpu+results=tiny_for_a_test" for root in ("figures", "tables"))
+    assert len(list(figures.glob("*.png"))) == 3 and len(list(tables.glob("*.csv"))) == 5
+    assert "no GPU, the numbers mean nothing" in (tables / "table_10_04_traces.md").read_text()
+    for folder in (figures, tables):
+        shutil.rmtree(folder)
