@@ -15,6 +15,7 @@ from eelib.pipeline import study as pipeline
 from eelib.pipeline.study import NOTEBOOKS, open_study
 from eelib.study.errors import InputError
 from eelib.study.provenance import PACKAGE
+from eelib.study.run import notebooks
 from eelib.study.stages import Stage
 
 STAGE = Stage("corpus/java", layer="data", config={})
@@ -189,7 +190,6 @@ def test_a_missing_stage_names_the_notebook_that_makes_it(monkeypatch, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_notebooks_it_names_exist():
-    assert sorted(path.stem for path in (PACKAGE.parent / "notebooks").glob("*.ipynb")) == sorted(
-        NOTEBOOKS.values()
-    )
+def test_the_notebooks_it_names_exist(monkeypatch):
+    monkeypatch.chdir(PACKAGE.parent)
+    assert {number: path.stem for number, path in notebooks().items()} == NOTEBOOKS

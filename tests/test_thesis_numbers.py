@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from eelib.report.thesis_numbers import load, names
+from eelib.models.exits import exit_points
+from eelib.report.thesis_numbers import load, load_exit_layers, names
 from eelib.study.errors import InputError
 
 CELLS = ["codebleu", "rouge_l", "chrf", "exact_match", "levenshtein", "energy_wh", "time_s", "mean_layers"]
@@ -91,6 +92,18 @@ def test_opt_s_printed_mean_layers_count_the_last_layer_as_the_33rd(raw):
     never_exits = agent[(agent["language"] == "java") & (agent["label"] == "0.94")].set_index("model")
     assert never_exits["mean_layers"].to_dict() == {OPT: 32.0, LLAMA: 28.0}
     assert never_exits["mean_index_plus_1"].to_dict() == {OPT: 33.0, LLAMA: 28.0}
+
+
+def test_exit_layers_are_the_tokens_behind_the_raw_means(raw):
+    exits = load_exit_layers()
+    counted = exits.groupby(["model", "language", "threshold"])["layer"].agg(["size", "mean"])
+    agent = raw[raw["threshold"].notna()].set_index(["model", "language", "threshold"])
+    assert len(counted) == len(agent) == 24
+    both = agent.join(counted)
+    assert (both["size"] == both["tokens"]).all()
+    assert (both["mean"] - both["mean_layers"]).abs().max() < 1e-4
+    for model, rows in exits.groupby("model"):
+        assert set(rows["layer"]) == {*exit_points(LAYERS[model]), LAYERS[model]}
 
 
 def test_sample_counts_are_not_1000(raw):

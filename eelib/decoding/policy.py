@@ -40,6 +40,11 @@ class ExitPolicy:
     def margin(self, hidden_states: Tensor) -> Tensor:
         """Difference of the exit and continue logits for (B, D) states: shape (B,), float32."""
         features = hidden_states.float()
+        if torch.compiler.is_compiling():  # plain products: the compiler joins them with what stands around
+            *hidden, (weight, bias) = zip(self.weights, self.biases, strict=True)
+            for hidden_weight, hidden_bias in hidden:
+                features = torch.tanh(torch.mm(features, hidden_weight.T) + hidden_bias)
+            return (features * (weight[1] - weight[0])).sum(-1) + (bias[1] - bias[0])
         for weight, bias in self._hidden:
             features = torch.addmm(bias, features, weight).tanh_()
         return torch.addmv(self._last[1], features, self._last[0])

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from eelib.evaluation.energy import EnergyMonitor
 
-CHUNK = 500  # states in a measured window
+# States in a measured window; with NVML, whose counter steps every tenth of a second, a window of a second or so.
+CHUNK, CHUNK_NVML = 500, 20_000
 
 
 def costs(
@@ -19,13 +20,13 @@ def costs(
     device: torch.device,
     dtype: torch.dtype,
 ) -> pd.DataFrame:
-    """Mean cost of each method on `count` random (1, `width`) states, methods interleaved by chunks of 500, after one warm-up.
+    """Mean cost of each method on `count` random (1, `width`) states, methods interleaved by chunks, after one warm-up.
 
     Returns
     -------
     One row a method: `method`, `microseconds`, `joules` (NaN when not measured).
     """
-    chunk = min(CHUNK, count)
+    chunk = min(CHUNK_NVML if monitor.source == "nvml" else CHUNK, count)
     totals = {name: [0.0, 0.0] for name in methods}
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():

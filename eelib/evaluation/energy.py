@@ -19,9 +19,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pynvml
 import torch
@@ -30,18 +28,8 @@ from zeus.device import get_gpus
 from zeus.device.cpu import rapl
 from zeus.monitor import ZeusMonitor
 
+from eelib.evaluation.measurement import Measurement, Source, check_duration
 from eelib.study.errors import InputError
-
-Source = Literal["nvml", "rapl", "none"]
-
-
-@dataclass
-class Measurement:
-    """One window. Filled in when its `with` block ends without an exception; NaN until then."""
-
-    seconds: float = math.nan
-    joules: float = math.nan  # NaN: not measured
-    source: Source = "none"  # the counter that `joules` comes from
 
 
 class EnergyMonitor:
@@ -114,7 +102,7 @@ class EnergyMonitor:
 
     def idle_power(self, seconds: float) -> float:
         """Mean watts of the device over `seconds` of sleep; NaN where energy is not measured."""
-        _check_duration(seconds)
+        check_duration(seconds)
         with self.measure() as measurement:
             time.sleep(seconds)
         return measurement.joules / measurement.seconds
@@ -168,15 +156,10 @@ class ReplayMonitor:
 
     def idle_power(self, seconds: float) -> float:
         """Mean watts of the next reading, without sleeping."""
-        _check_duration(seconds)
+        check_duration(seconds)
         with self.measure() as measurement:
             pass
         return measurement.joules / measurement.seconds
-
-
-def _check_duration(seconds: float) -> None:
-    if not 0 < seconds < math.inf:
-        raise InputError(f"seconds is {seconds}, expected a positive number")
 
 
 def _nvml_unavailable(index: int) -> str | None:

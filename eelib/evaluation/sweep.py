@@ -121,6 +121,9 @@ def timings(
     -------
     One row a repeat x sample x setting: `KEYS`, `repeat`, `sample`, `tokens`, `seconds`, `joules` (NaN when not
     measured), `energy_source`. A first, unrecorded pass warms up.
+
+    NVML's counter advances about every 100 ms, more than a short completion takes. With it, energy is measured in further
+    passes, a window a setting over all repeats and samples, of which each row gets its share.
     """
     for setting in settings:
         generate(parts, samples[0].context, new_tokens, setting.rule, setting.cache)
@@ -144,7 +147,17 @@ def timings(
                     }
                 )
     progress.close()
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    if monitor.source == "nvml":
+        for place, setting in enumerate(settings):
+            with monitor.measure() as measured:
+                for _ in range(repeats):
+                    for sample in samples:
+                        generate(parts, sample.context, new_tokens, setting.rule, setting.cache)
+            own = frame.index[place :: len(settings)]  # settings take turns
+            frame.loc[own, "joules"] = measured.joules / (repeats * len(samples))
+            frame.loc[own, "energy_source"] = measured.source
+    return frame
 
 
 def summarise(rows: pd.DataFrame, language: str, by: Sequence[str] = KEYS) -> pd.DataFrame:

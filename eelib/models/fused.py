@@ -113,9 +113,16 @@ class FusedLayer(nn.Module):
         mask: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) states before the layer -> after it; `cache` gets its keys and values. `mask`: see `attention`."""
+        query, keys, values = self.project(hidden_states, rotation)
+        if cache is not None:
+            keys, values = cache.update(keys, values, self.index)
+        return self.finish(hidden_states, attention(query, keys, values, mask))
+
+    def project(self, hidden_states: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The layer up to its attention: (B, T, D) states -> queries (B, H, T, D/H), keys and values (B, G, T, D/H)."""
         batch, tokens, width = hidden_states.shape
         heads, flat = self.heads, hidden_states.view(-1, width)
-        joined = F.linear(self.normalise(flat, self.attention_norm), self.joined, self.joined_bias)
+        joined = _product(self.normalise(flat, self.attention_norm), self.joined, self.joined_bias)
         if tokens == 1:
             joined = joined.view(batch, -1, 1, heads.width)
         else:
@@ -124,20 +131,34 @@ class FusedLayer(nn.Module):
         if rotation is not None:
             turned = rotation.rotate(turned)
         query, keys = turned.split(self._query, 1)
-        if cache is not None:
-            keys, values = cache.update(keys, values, self.index)
-        flat = _add_product(flat, attention(query, keys, values, mask), self.out_t, self.out_bias)
-        up = F.linear(self.normalise(flat, self.feed_forward_norm), self.up, self.up_bias)
+        return query, keys, values
+
+    def finish(self, hidden_states: Tensor, attended: Tensor) -> Tensor:
+        """The layer after its attention: (B, T, D) states before the layer, (B * T, H * D/H) attended -> states after it."""
+        flat = hidden_states.view(-1, hidden_states.shape[-1])
+        flat = _add_product(flat, attended, self.out_t, self.out_bias)
+        up = _product(self.normalise(flat, self.feed_forward_norm), self.up, self.up_bias)
         if self.gated:
             gate, up = up.chunk(2, -1)
             up = self.activation(gate).mul_(up)
         else:
             up = self.activation(up)
-        return _add_product(flat, up, self.down_t, self.down_bias).view(batch, tokens, width)
+        return _add_product(flat, up, self.down_t, self.down_bias).view(hidden_states.shape)
+
+
+def _product(factor: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """factor @ weight.T + bias."""
+    if torch.compiler.is_compiling() and bias is not None:
+        # Of a product of one row the compiler makes a kernel as fast as memory; a biased one it leaves to the library.
+        return torch.mm(factor, weight.T) + bias
+    return F.linear(factor, weight, bias)
 
 
 def _add_product(states: Tensor, factor: Tensor, weight_t: Tensor, bias: Tensor | None) -> Tensor:
     """states + factor @ weight_t + bias."""
+    if torch.compiler.is_compiling():  # see `_product`
+        out = states + torch.mm(factor, weight_t)
+        return out if bias is None else out + bias
     out = torch.addmm(states, factor, weight_t)
     return out if bias is None else out.add_(bias)
 

@@ -141,7 +141,7 @@ def open_study(
     settings: profile settings to override, `"evaluation.samples=50 context.new_tokens=10"`.
     model, language, threshold, context_fraction: narrow the profile to one; None keeps all of its own.
     """
-    _refuse_undeclared_parameters()
+    refuse_undeclared_parameters()
     os.chdir(provenance.PACKAGE.parent)
     settings = settings or ""
     for name, value in {"profile": profile, "settings": settings}.items():
@@ -187,7 +187,7 @@ def quieten_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
 
 
-def _refuse_undeclared_parameters() -> None:
+def refuse_undeclared_parameters() -> None:
     """InputError when papermill injected a parameter that the notebook's `parameters` cell does not declare.
 
     papermill itself only warns of one, so that a typing error would run the default. It marks the injected cell with a

@@ -94,3 +94,13 @@ def contradictions() -> pd.DataFrame:
                 | {"raw_index_plus_1": row["mean_index_plus_1"] if column == "mean_layers" else float("nan")}
             )
     return pd.DataFrame(cells)
+
+
+def load_exit_layers() -> pd.DataFrame:
+    """The layer that each generated token left at, from the raw results: what is replayed at the thesis's sizes.
+
+    One row a token, in published order: `model`, `language`, `context_fraction` (0.2), `threshold`, `layer` (1..L; the
+    last layer counts as L in both models), `origin`. The files do not say where one completion ends and the next begins:
+    they are 15 tokens long but for the few that ended early.
+    """
+    return pd.read_parquet(FOLDER / "exit_layers.parquet")

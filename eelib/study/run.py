@@ -26,6 +26,7 @@ from eelib.study.provenance import PACKAGE, folder_hash
 from eelib.study.stages import room_on_disk
 
 NOTEBOOKS = Path("notebooks")
+OF_NO_PROFILE = ("10",)  # reads what a GPU measured; run it with papermill
 BAR = re.compile(r"\[(\d+:)+\d\d[<,]")  # the clock of a tqdm bar, `[00:02<00:03, ` or `[00:02, `
 
 
@@ -61,8 +62,9 @@ papermill_engines.register("terminal", TerminalEngine)
 
 
 def notebooks() -> dict[str, Path]:
-    """The study's notebooks by number."""
-    return {path.name[:2]: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
+    """The study's notebooks by number, but for those that no profile has to do with."""
+    found = {path.name[:2]: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
+    return {number: path for number, path in found.items() if number not in OF_NO_PROFILE}
 
 
 def run_key(notebook: Path, parameters: dict, profile: Profile) -> str:
