@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -35,7 +34,7 @@ class Piece:
 
 @dataclass
 class Completion:
-    """A completion under way; whole once `pieces` has ended.
+    """A completion under way: `start`, then `next` until None, then `close`.
 
     Attributes
     ----------
@@ -65,45 +64,43 @@ class Completion:
             return
         loaded = self.engine.loaded
         # A long source takes a while to parse, which is not the event loop's to wait for.
-        code, self._after = await asyncio.to_thread(read_source, self.asked.source, loaded.language)
+        code, after = await asyncio.to_thread(read_source, self.asked.source, loaded.language)
         room = loaded.parts.max_positions - self.asked.new_tokens
         prompt, self.dropped = encode(code, loaded.tokenizer, room)
         if not prompt:  # a tokenizer without a start token, and a source without code
             return
         self.prompt_tokens = len(prompt)
+        self._text, self._stop = EditorText(loaded.tokenizer, after), StopSequences(self.asked.stop)
+        self._started = time.perf_counter()
         self.job = self.engine.submit(prompt, self.asked.new_tokens, self.asked.threshold)
 
-    async def pieces(self) -> AsyncIterator[Piece]:
-        """Decode, a piece a token; the last piece has the rest of the text. Closing it early cancels the decoding."""
-        if self.job is None:
-            return
-        started = time.perf_counter()
-        loaded = self.engine.loaded
-        text = EditorText(loaded.tokenizer, self._after)
-        stop = StopSequences(self.asked.stop)
-        steps = self.engine.tokens(self.job)
-        try:
-            async for token, layer in steps:
-                ends = token == loaded.tokenizer.eos_token_id
-                last = ends or len(self.made) + 1 == self.asked.new_tokens
-                written = stop.push(text.push(token) + (text.finish() if last else ""))
-                if last:
-                    written += stop.finish()
-                self.made.append(Piece(token, layer, written))
-                if stop.found or ends:
-                    self.finish_reason = "stop_sequence" if stop.found else "eos_token"
-                yield self.made[-1]
-                if stop.found:
-                    break
-        finally:
-            await steps.aclose()
-            self.seconds = time.perf_counter() - started
-            self.engine.metrics.count(self.layers, loaded.parts.total_layers, self.job.joules)
+    async def next(self) -> Piece | None:
+        """The next token's piece, the last with the rest of the text; None at the end."""
+        if self.job is None or self._stop.found:
+            return None
+        step = await self.job.steps.get()
+        if step is None:
+            return None
+        if isinstance(step, Exception):
+            raise step
+        token, layer = step
+        ends = token == self.engine.loaded.tokenizer.eos_token_id
+        last = ends or len(self.made) + 1 == self.asked.new_tokens
+        written = self._stop.push(self._text.push(token) + (self._text.finish() if last else ""))
+        if last:
+            written += self._stop.finish()
+        if self._stop.found or ends:
+            self.finish_reason = "stop_sequence" if self._stop.found else "eos_token"
+        piece = Piece(token, layer, written)
+        self.made.append(piece)
+        return piece
 
-    async def whole(self) -> None:
-        """Decode to the end."""
-        async for _ in self.pieces():
-            pass
+    def close(self) -> None:
+        """Stop the decoding if it goes on, and count what it ran."""
+        if self.job is not None:
+            self.engine.cancel(self.job)
+            self.seconds = time.perf_counter() - self._started
+            self.engine.metrics.count(self.layers, self.engine.loaded.parts.total_layers, self.job.joules)
 
     def early_exit(self) -> EarlyExit:
         """What early exit did."""

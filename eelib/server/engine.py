@@ -8,7 +8,6 @@ import asyncio
 import math
 import threading
 from collections import deque
-from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -131,16 +130,6 @@ class Engine:
             if job in self._waiting:
                 self._waiting.remove(job)
                 self.metrics.cancellations.inc()
-
-    async def tokens(self, job: Job) -> AsyncIterator[tuple[int, int]]:
-        """(token, exit layer) of a request as they come; leaving early cancels it."""
-        try:
-            while (step := await job.steps.get()) is not None:
-                if isinstance(step, Exception):
-                    raise step
-                yield step
-        finally:
-            self.cancel(job)
 
     def _run(self) -> None:
         try:

@@ -16,8 +16,9 @@ router = APIRouter(
 )
 
 
+@router.post("/models", response_model=None, include_in_schema=False)
 @router.post("/models/{model:path}", response_model=None)
-async def hugging_face(request: Request, model: str, body: GenerateRequest) -> Any:
+async def hugging_face(request: Request, body: GenerateRequest) -> Any:
     """llm-ls's `huggingface` backend. The server has one model, whatever name it is called by."""
     return await generate(request, body)
 

@@ -63,10 +63,9 @@ class Layout:
         last = source.rpartition("\n")[2]
         self.typed = last if not last.strip() else None
         continued = source.rstrip().endswith("\\")
-        self.breaks = self.comment or (
-            self.typed is not None and self.spacing.before is not None and not continued
-        )
-        if not self.breaks and last[-1:].isspace():
+        starts = self.typed is not None and self.spacing.before is not None and not continued
+        self.breaks = self.breaks or self.comment or starts
+        if not self.breaks and (continued or last[-1:].isspace()):
             self.spacing.binds = True  # the blank is there
 
     def goes_on(self, token: str) -> bool:

@@ -96,17 +96,17 @@ async def watch(request: Request, completion: Completion) -> AsyncIterator[Piece
     """The pieces of a completion, until it ends, its deadline passes (504), or the client hangs up (ClientGone)."""
     ends = request.state.arrived + completion.engine.config.deadline
     gone = asyncio.create_task(_hung_up(request))
-    pieces = completion.pieces()
     try:
         while True:
-            step = asyncio.create_task(_next(pieces))
+            step = asyncio.create_task(completion.next())
             timeout = max(0, ends - time.monotonic())
-            await asyncio.wait({step, gone}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            try:
+                await asyncio.wait({step, gone}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                step.cancel()  # no matter to one that is done
+            if gone.done():
+                raise ClientGone
             if not step.done():
-                step.cancel()
-                await asyncio.wait({step})
-                if gone.done():
-                    raise ClientGone
                 seconds = completion.engine.config.deadline
                 raise RequestError(504, f"The completion took longer than the deadline of {seconds:g} s.")
             piece = step.result()
@@ -115,7 +115,7 @@ async def watch(request: Request, completion: Completion) -> AsyncIterator[Piece
             yield piece
     finally:
         gone.cancel()
-        await pieces.aclose()
+        completion.close()
         log.info(
             "completion: %d prompt tokens, %d new, %.1f layers, threshold %g, %.0f ms",
             completion.prompt_tokens,
@@ -124,10 +124,6 @@ async def watch(request: Request, completion: Completion) -> AsyncIterator[Piece
             completion.asked.threshold,
             1000 * completion.seconds,
         )
-
-
-async def _next(pieces: AsyncIterator[Piece]) -> Piece | None:
-    return await anext(pieces, None)
 
 
 async def _hung_up(request: Request) -> None:
