@@ -154,9 +154,8 @@ def test_4_side_by_side_each_gets_what_it_gets_alone(server):
     for (source, count, threshold), (_, layers) in zip(requests, alone, strict=True):
         prompt, _ = encode(read_source(source, "python")[0], loaded.tokenizer, 256 - count)
         criterion = Agent(loaded.policy, threshold)
-        assert generate(loaded.parts, prompt, count, criterion).exit_layers == layers, (
-            "the uncached decoder's"
-        )
+        mode = server.engine.config.cache_mode
+        assert generate(loaded.parts, prompt, count, criterion, mode).exit_layers == layers
 
 
 def test_5_a_full_queue_is_429_at_once_with_retry_after(gate):

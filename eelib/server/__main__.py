@@ -118,6 +118,7 @@ def run(args: argparse.Namespace) -> None:
             timeout_graceful_shutdown=round(config.deadline) + 1,
         )
     )
+    app.state.engine.on_failure = lambda: setattr(server, "should_exit", True)
     socket = server.config.bind_socket()
     shown = f"[{args.host}]" if ":" in args.host else args.host
     print(f"{chosen.name} for {chosen.language}: http://{shown}:{socket.getsockname()[1]}", flush=True)

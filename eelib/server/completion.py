@@ -8,7 +8,7 @@ from typing import Literal
 from eelib.evaluation.flops import generation_flops
 from eelib.server.engine import Engine, Job
 from eelib.server.schemas import EarlyExit
-from eelib.server.text import EditorText, StopSequences, encode, read_source
+from eelib.server.text import EditorText, StopSequences, encode, read_source, token_text
 
 FinishReason = Literal["length", "eos_token", "stop_sequence"]
 
@@ -122,6 +122,7 @@ class Completion:
             energy_scope=self._energy_scope(),
             flops=flops,
             flops_full_depth=full,
+            tokens=[token_text(self.engine.loaded.tokenizer, piece.token) for piece in self.made],
             cache=self.engine.config.cache_mode.value,
             prompt_tokens=self.prompt_tokens,
             prompt_tokens_dropped=self.dropped,

@@ -12,9 +12,7 @@ class ServerConfig:
     """The agent's default, the cache mode and the limits."""
 
     threshold: float = 0.9  # of requests that name none; the thesis's Listing 5
-    cache_mode: CacheMode = (
-        CacheMode.RECOMPUTE
-    )  # exact: the tokens of the uncached evaluation, at a cache's speed
+    cache_mode: CacheMode = CacheMode.PROPAGATE  # Section 4.3.1: what is skipped is really saved
     new_tokens: int = 15  # of requests that name none; the thesis's T
     max_new_tokens: int = 128  # a request may ask for
     side_by_side: int = 4  # requests that decode in turns, a token each

@@ -8,6 +8,7 @@ import asyncio
 import math
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -78,6 +79,7 @@ class Engine:
         self.metrics = metrics
         self.loaded: Loaded | None = None
         self.failure: Exception | None = None  # of loading
+        self.on_failure: Callable[[], None] = lambda: None
         self.monitor: EnergyMonitor | None = None
         self._load = load
         self._waiting: deque[Job] = deque()
@@ -142,6 +144,7 @@ class Engine:
             self.loaded = loaded
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the server's to say
             self.failure = error
+            self.on_failure()
             return
         while self._admit():
             job = self._active[0]

@@ -154,7 +154,8 @@ CompletionOrTabby = Annotated[
 class EarlyExit(BaseModel):
     """What early exit did in one completion.
 
-    `layers_used` has the layer that each generated token left at; FLOPs are counted by formula, without the agent's own.
+    `layers_used` has the layer that each generated token left at; `tokens` what each is, as
+    an editor shows it; FLOPs are counted by formula, without the agent's own.
     """
 
     threshold: float
@@ -167,6 +168,7 @@ class EarlyExit(BaseModel):
     energy_scope: str
     flops: int | None
     flops_full_depth: int | None
+    tokens: list[str]
     cache: str
     decoding: Literal["greedy"] = "greedy"
     prompt_tokens: int

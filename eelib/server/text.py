@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from eelib.data.lexing import EOL, tokenize_source
 from eelib.server.layout import Layout, layout
+from eelib.server.literals import literal
 
 
 def read_source(source: str, language: str) -> tuple[list[str], Layout]:
@@ -38,6 +39,12 @@ def source_of(code: Sequence[str], language: str) -> str:
     """Source text of a whole sequence of code tokens."""
     text = layout(language)
     return "".join(map(text.feed, code))
+
+
+def token_text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
+    """One token by itself, as an editor shows it."""
+    text = tokenizer.decode([token]).strip()
+    return "\n" if EOL in text else literal(text) or text
 
 
 class EditorText:

@@ -83,7 +83,7 @@ function draw(early, full) {
     pair.append(element("dt", name), element("dd", value));
     return pair;
   }));
-  $("picture").replaceChildren(picture(early.details.tokens, early.early_exit));
+  $("picture").replaceChildren(picture(early.early_exit));
   $("result").hidden = false;
 }
 
@@ -107,7 +107,7 @@ function savings(early, full) {
 }
 
 // Figure 1.1's picture: a column a token, a row an exit point, the deepest on top; filled as far as the token ran.
-function picture(tokens, said) {
+function picture(said) {
   const layers = [...said.exit_points, said.total_layers];
   const table = element("table", "");
   const body = element("tbody", "");
@@ -123,8 +123,8 @@ function picture(tokens, said) {
   const foot = element("tfoot", "");
   const names = element("tr", "");
   names.append(element("th", ""));
-  for (const token of tokens) {
-    const text = token.text.replaceAll("\n", "↵").trim() || "·";
+  for (const token of said.tokens) {
+    const text = token.replaceAll("\n", "↵") || "·";
     names.append(element("td", text, { title: text }));
   }
   foot.append(names);
