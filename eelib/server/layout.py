@@ -237,7 +237,8 @@ class JavaLayout(Layout):
                 self.blocks.append(Block(self.indent, "{", self.parentheses))
                 self.indent, self.parentheses, self.breaks = self.indent + self.unit, 0, True
         elif text == "}":
-            self.initialisers -= not closes
+            if not closes:
+                self.initialisers -= 1
             self.breaks = closes
         elif text in "()":
             self.parentheses = max(0, self.parentheses + (1 if text == "(" else -1))

@@ -1,5 +1,6 @@
 """Measurements through the running endpoint, as stages of notebook 09."""
 
+import itertools
 import math
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from eelib.pipeline.models import fine_tuned
 from eelib.pipeline.study import Study
 from eelib.server.process import started
 from eelib.server.text import source_of
+from eelib.study.errors import InputError
 from eelib.study.stages import Artifact, Stage
 
 KEYS_PER_SECOND = 5  # a fluent typist
 SPREAD = 0.6  # of the logarithm of the pause between two keys
 DEBOUNCE = 0.3  # seconds of rest after which an editor asks
+SHORTEST = 600  # characters of a file that is typed
 FULL = 1.0  # a threshold that nothing exceeds
 
 
@@ -38,10 +41,15 @@ def arguments(study: Study, model: str, language: str) -> list[str]:
 
 
 def sources(study: Study, language: str, count: int) -> list[str]:
-    """Source text of the first test files that are long enough to type."""
+    """Source text of the first test files that are long enough to type; none at all gives InputError."""
     files = files_of(corpus(study, language), "test")
     texts = (source_of(file.code, language) for file in sorted(files, key=lambda file: file.id))
-    return [text for text in texts if len(text) >= 600][:count]
+    chosen = list(itertools.islice((text for text in texts if len(text) >= SHORTEST), count))
+    if not chosen:
+        raise InputError(
+            f"No test file of {language} has {SHORTEST} characters: allowed are corpora with one."
+        )
+    return chosen
 
 
 def threshold_sweep(study: Study, model: str, language: str, prompts: int = 8) -> Artifact:
