@@ -11,6 +11,9 @@ import httpx
 import pytest
 from servers import save_tiny, until
 
+from eelib.server.process import started
+from eelib.study.errors import InputError
+
 ROOT = Path(__file__).parent.parent
 SECRET = "def unmistakable_prompt_text("
 
@@ -51,6 +54,11 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, sentence):
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 2
     assert sentence in output and output.startswith("error: ") and output.count("\n") == 1
+
+
+def test_a_server_that_does_not_start_says_why_to_who_started_it():
+    with pytest.raises(InputError, match="model is 'gpt': allowed are"), started("--model", "gpt"):
+        pytest.fail("it cannot have started")
 
 
 def test_an_agent_of_another_model_is_refused(tmp_path):

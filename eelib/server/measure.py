@@ -52,54 +52,55 @@ def sources(study: Study, language: str, count: int) -> list[str]:
     return chosen
 
 
-def threshold_sweep(study: Study, model: str, language: str, prompts: int = 8) -> Artifact:
-    """One row a threshold and prompt: `threshold`, `prompt`, `milliseconds` as the client sees them, `mean_layers`,
-    `total_layers`: `sweep.parquet`."""
+def measured(study: Study, model: str, language: str, prompts: int = 6, keys: int = 120) -> Artifact:
+    """One server, measured as its clients see it: `sweep.parquet` and `session.parquet`.
+
+    sweep: one row a prompt (the first half of a test file) and threshold: `prompt` and the columns of `complete`.
+    session: one row a request of a typing session and threshold: `key` and the same. A test file is typed key by key from its
+    middle on; the editor asks when no key has come for DEBOUNCE seconds. Pauses are not waited for.
+    """
     texts = sources(study, language, prompts)
     thresholds = [*study.profile.evaluation.thresholds, FULL]
-    inputs = (fine_tuned(study, model, language), agent(study, model, language, 0), corpus(study, language))
-    config = {"thresholds": thresholds, "prompts": prompts, "new_tokens": study.profile.context.new_tokens}
-    stage = Stage(f"serving/{model}-{language}-thresholds", "evaluation", config, inputs)
+    stage = Stage(
+        f"serving/{model}-{language}",
+        layer="evaluation",
+        config={"thresholds": thresholds, "prompts": prompts, "keys": keys}
+        | {"new_tokens": study.profile.context.new_tokens},
+        inputs=(
+            fine_tuned(study, model, language),
+            agent(study, model, language, 0),
+            corpus(study, language),
+        ),
+    )
 
     def measure(folder: Path) -> None:
-        rows = []
+        halves = [text[: len(text) // 2] for text in texts]
+        rest = texts[0][len(halves[0]) :]
         with (
             started(*arguments(study, model, language)) as server,
             httpx.Client(base_url=server.url, timeout=60) as client,
         ):
-            complete(client, texts[0][:200], FULL)  # the first request of a connection is slower
-            for number, text in enumerate(texts):
-                for threshold in thresholds:
-                    rows.append({"prompt": number} | complete(client, text[: len(text) // 2], threshold))
-        pd.DataFrame(rows).to_parquet(folder / "sweep.parquet", index=False)
+            complete(client, halves[0], FULL)  # the first request of a connection is slower
+            sweep = [
+                {"prompt": number} | complete(client, half, threshold)
+                for number, half in enumerate(halves)
+                for threshold in thresholds
+            ]
+            session = [
+                {"key": key} | complete(client, halves[0] + rest[:key], threshold)
+                for key in rests(min(keys, len(rest)))
+                for threshold in typed_thresholds(study)
+            ]
+        pd.DataFrame(sweep).to_parquet(folder / "sweep.parquet", index=False)
+        pd.DataFrame(session).to_parquet(folder / "session.parquet", index=False)
 
     return study.stage(stage, "09", measure)
 
 
-def typing_session(study: Study, model: str, language: str, threshold: float, keys: int = 240) -> Artifact:
-    """A file typed key by key, with early exit and without: `session.parquet`, one row a request.
-
-    The editor asks when no key has come for DEBOUNCE seconds. Pauses between keys are log-normal, the same for both; they are
-    not waited for. Columns: `setting`, `key`, and those of `complete`.
-    """
-    text = sources(study, language, 1)[0][:keys]
-    inputs = (fine_tuned(study, model, language), agent(study, model, language, 0), corpus(study, language))
-    config = {"threshold": threshold, "keys": keys, "new_tokens": study.profile.context.new_tokens}
-    stage = Stage(f"serving/{model}-{language}-typing", "evaluation", config, inputs)
-
-    def replay(folder: Path) -> None:
-        rows = []
-        with (
-            started(*arguments(study, model, language)) as server,
-            httpx.Client(base_url=server.url, timeout=60) as client,
-        ):
-            complete(client, text, FULL)
-            for key in rests(len(text)):
-                for setting, value in (("early exit", threshold), ("full depth", FULL)):
-                    rows.append({"setting": setting, "key": key} | complete(client, text[:key], value))
-        pd.DataFrame(rows).to_parquet(folder / "session.parquet", index=False)
-
-    return study.stage(stage, "09", replay)
+def typed_thresholds(study: Study) -> list[float]:
+    """The thresholds of the typing session: the lowest, the middle one, and full depth."""
+    thresholds = study.profile.evaluation.thresholds
+    return list(dict.fromkeys([min(thresholds), thresholds[len(thresholds) // 2], FULL]))
 
 
 def rests(keys: int, seed: int = 0) -> list[int]:
@@ -125,9 +126,9 @@ def complete(client: httpx.Client, prompt: str, threshold: float) -> dict[str, f
 
 
 def session_table(artifact: Artifact) -> pd.DataFrame:
-    """A typing session's sums: `setting`, `requests`, `tokens`, `mean_layers`, `time_s`, `gflops`, `energy_j`."""
+    """A typing session's sums by `threshold`: `requests`, `tokens`, `mean_layers`, `time_s`, `gflops`, `energy_j`."""
     rows = pd.read_parquet(artifact.path / "session.parquet")
-    table = rows.groupby("setting", sort=False).agg(
+    table = rows.groupby("threshold", sort=False).agg(
         requests=("key", "size"),
         tokens=("tokens", "sum"),
         mean_layers=("mean_layers", "mean"),
