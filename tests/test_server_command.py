@@ -11,6 +11,7 @@ import httpx
 import pytest
 from servers import save_tiny, until
 
+from eelib.server.__main__ import main
 from eelib.server.process import started
 from eelib.study.errors import InputError
 
@@ -49,11 +50,13 @@ def command(*arguments: object, **environment: str) -> subprocess.Popen:
         (["--profile", "gpu"], "run ./run_all.sh --profile gpu, which makes them."),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(arguments, sentence):
-    process = command(*arguments)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert sentence in output and output.startswith("error: ") and output.count("\n") == 1
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments, sentence, capsys, monkeypatch):
+    monkeypatch.delenv("EELIB_TOKEN", raising=False)
+    with pytest.raises(SystemExit) as ending:
+        main(arguments)
+    said = capsys.readouterr().err
+    assert ending.value.code == 2
+    assert sentence in said and said.startswith("error: ") and said.count("\n") == 1
 
 
 def test_a_server_that_does_not_start_says_why_to_who_started_it():

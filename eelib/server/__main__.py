@@ -120,6 +120,7 @@ def run(args: argparse.Namespace) -> None:
     )
     app.state.engine.on_failure = lambda: setattr(server, "should_exit", True)
     socket = server.config.bind_socket()
+    socket.listen()  # so that whoever reads the line below can connect at once
     shown = f"[{args.host}]" if ":" in args.host else args.host
     print(f"{chosen.name} for {chosen.language}: http://{shown}:{socket.getsockname()[1]}", flush=True)
     # uvicorn drains, then raises the signal again for whoever was there before it: here nobody, so that a wish ends with 0.
@@ -130,10 +131,10 @@ def run(args: argparse.Namespace) -> None:
         raise app.state.engine.failure
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Command line; see the module's docstring for exit codes."""
     try:
-        run(parse())
+        run(parse(arguments))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

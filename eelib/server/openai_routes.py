@@ -94,7 +94,8 @@ async def models(request: Request) -> dict[str, Any]:
     return {"object": "list", "data": [entry]}
 
 
-@router.api_route("/v1/health", methods=["GET", "POST"], response_model=None)
+@router.get("/v1/health", response_model=None)
+@router.post("/v1/health", response_model=None)
 async def health(request: Request) -> dict[str, Any]:
     """What Tabby's agent asks first."""
     engine = engine_of(request)
