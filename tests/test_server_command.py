@@ -5,6 +5,8 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -19,8 +21,10 @@ ROOT = Path(__file__).parent.parent
 SECRET = "def unmistakable_prompt_text("
 
 
-def command(*arguments: object, **environment: str) -> subprocess.Popen:
-    return subprocess.Popen(
+@contextmanager
+def command(*arguments: object, **environment: str) -> Iterator[subprocess.Popen]:
+    """The server as a process, which does not outlive the test."""
+    process = subprocess.Popen(
         [sys.executable, "-m", "eelib.server", *map(str, arguments)],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
@@ -28,6 +32,11 @@ def command(*arguments: object, **environment: str) -> subprocess.Popen:
         stderr=subprocess.STDOUT,
         text=True,
     )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.parametrize(
@@ -68,31 +77,31 @@ def test_an_agent_of_another_model_is_refused(tmp_path):
     model, agent = save_tiny(tmp_path)
     record = (agent / "policy.json").read_text()
     (agent / "policy.json").write_text(re.sub(r'"model": "\w+"', '"model": "another"', record))
-    process = command("--model-path", model, "--agent-path", agent, "--port", 0)
-    output, _ = process.communicate(timeout=60)
+    with command("--model-path", model, "--agent-path", agent, "--port", 0) as process:
+        output, _ = process.communicate(timeout=60)
     assert process.returncode == 2 and "was trained on model another" in output
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
 def test_it_serves_keeps_prompts_out_of_its_logs_and_drains_when_it_is_ended(tmp_path, ending):
     model, agent = save_tiny(tmp_path)
-    process = command("--model-path", model, "--agent-path", agent, "--port", 0, EELIB_TOKEN="secret")
-    lines = []
-    while not (lines and "http://127.0.0.1:" in lines[-1]):
-        lines.append(process.stdout.readline())
-        assert process.poll() is None, lines
-    url = re.search(r"http://\S+", lines[-1])[0]
-    with httpx.Client(base_url=url, headers={"Authorization": "Bearer secret"}, timeout=20) as client:
-        until(lambda: client.get("/health").status_code == 200)
-        assert client.post("/generate", json={"inputs": SECRET, "exit_threshold": 7}).status_code == 422
-        body = {"prompt": SECRET, "max_tokens": 128, "stream": True}
-        with client.stream("POST", "/v1/completions", json=body) as response:
-            chunks = response.iter_lines()
-            first = next(chunks)
-            process.send_signal(ending)
-            rest = "\n".join(chunks)
-        assert first.startswith("data: ") and "data: [DONE]" in rest, "the answer under way is finished"
-    output = "".join(lines) + process.communicate(timeout=30)[0]
-    assert process.returncode == 0, output
-    assert "completion: " in output and "/v1/completions" in output
-    assert "unmistakable" not in output and "secret" not in output
+    with command("--model-path", model, "--agent-path", agent, "--port", 0, EELIB_TOKEN="secret") as process:
+        lines = []
+        while not (lines and "http://127.0.0.1:" in lines[-1]):
+            lines.append(process.stdout.readline())
+            assert process.poll() is None, lines
+        url = re.search(r"http://\S+", lines[-1])[0]
+        with httpx.Client(base_url=url, headers={"Authorization": "Bearer secret"}, timeout=20) as client:
+            until(lambda: client.get("/health").status_code == 200)
+            assert client.post("/generate", json={"inputs": SECRET, "exit_threshold": 7}).status_code == 422
+            body = {"prompt": SECRET, "max_tokens": 128, "stream": True}
+            with client.stream("POST", "/v1/completions", json=body) as response:
+                chunks = response.iter_lines()
+                first = next(chunks)
+                process.send_signal(ending)
+                rest = "\n".join(chunks)
+            assert first.startswith("data: ") and "data: [DONE]" in rest, "the answer under way is finished"
+        output = "".join(lines) + process.communicate(timeout=30)[0]
+        assert process.returncode == 0, output
+        assert "completion: " in output and "/v1/completions" in output
+        assert "unmistakable" not in output and "secret" not in output

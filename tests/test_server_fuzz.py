@@ -25,7 +25,16 @@ def test_schemathesis_finds_no_5xx_in_2000_requests(tmp_path):
     with running(max_new_tokens=16) as server:
         run = subprocess.run(
             [SCHEMATHESIS, "run", f"{server.url}/openapi.json", "--checks", "not_a_server_error"]
-            + ["--max-examples", "300", "--seed", "0", "--continue-on-failure", "--no-color"],
+            + [
+                "--max-examples",
+                "250",
+                "--workers",
+                "4",
+                "--seed",
+                "0",
+                "--continue-on-failure",
+                "--no-color",
+            ],
             capture_output=True,
             text=True,
             check=False,

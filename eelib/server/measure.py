@@ -52,7 +52,7 @@ def sources(study: Study, language: str, count: int) -> list[str]:
     return chosen
 
 
-def measured(study: Study, model: str, language: str, prompts: int = 6, keys: int = 120) -> Artifact:
+def measured(study: Study, model: str, language: str, prompts: int = 5, keys: int = 80) -> Artifact:
     """One server, measured as its clients see it: `sweep.parquet` and `session.parquet`.
 
     sweep: one row a prompt (the first half of a test file) and threshold: `prompt` and the columns of `complete`.
