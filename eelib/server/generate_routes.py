@@ -16,15 +16,15 @@ router = APIRouter(
 )
 
 
-@router.post("/models", response_model=None, include_in_schema=False)
 @router.post("/models/{model:path}", response_model=None)
-async def hugging_face(request: Request, body: GenerateRequest) -> Any:
+async def hugging_face(request: Request, model: str, body: GenerateRequest) -> Any:
     """llm-ls's `huggingface` backend. The server has one model, whatever name it is called by."""
     return await generate(request, body)
 
 
 @router.post("/", response_model=None, name="root")
 @router.post("/generate", response_model=None)
+@router.post("/models", response_model=None, include_in_schema=False)  # an empty name
 async def generate(request: Request, body: GenerateRequest) -> Any:
     """llm-ls's `tgi` backend, and huggingface_hub's client."""
     what, whole, details = _asked(request, body)
