@@ -16,9 +16,9 @@ from eelib.models.pico import pico_config, random_model
 VOCABULARY = 96
 
 
-def tiny_model(pico: str, layers: int = 12, seed: int = 0):
+def tiny_model(pico: str, layers: int = 12, seed: int = 0, vocabulary: int = VOCABULARY):
     """A model of some layers; weights ten times the usual size, so that a random model has opinions."""
-    model = random_model(pico_config(pico, VOCABULARY, bos=0, eos=1, pad=2, layers=layers), seed)
+    model = random_model(pico_config(pico, vocabulary, bos=0, eos=1, pad=2, layers=layers), seed)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:

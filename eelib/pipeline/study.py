@@ -41,6 +41,7 @@ NOTEBOOKS = {
     "05": "05_evaluation",
     "06": "06_overhead",
     "07": "07_kv_caching",
+    "09": "09_deployment",
 }
 
 
@@ -58,7 +59,7 @@ class Study:
 
     Attributes
     ----------
-    notebook: "01" ... "07"; it makes its own stages and only finds those of earlier notebooks.
+    notebook: "01" ... "09"; it makes its own stages and only finds those of earlier notebooks.
     variant: name of the folders of its figures and tables: the profile's, or the profile's with what was overridden.
     force: make this notebook's stages anew.
     """

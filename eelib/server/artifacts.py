@@ -1,0 +1,96 @@
+"""The fine-tuned model and the agent that a server runs: those of a profile's run, or given by path."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from eelib.decoding.policy import ExitPolicy, load_policy
+from eelib.models.loading import fingerprint, load_model, load_tokenizer
+from eelib.models.parts import ModelParts, take_apart
+from eelib.pipeline.agents import agent
+from eelib.pipeline.models import device, fine_tuned
+from eelib.pipeline.study import MissingStage, open_study
+from eelib.study.errors import InputError
+from eelib.study.profile import check_choice, load_profile
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """Where a model and its agent lie, before they are loaded.
+
+    Attributes
+    ----------
+    key: what the agent says it was trained on: the key of the fine-tuned model's stage, or the checkpoint's fingerprint.
+    """
+
+    name: str
+    language: str
+    model: Path
+    agent: Path
+    key: str
+    dtype: torch.dtype = torch.float32
+
+    def load(self) -> "Loaded":
+        """Load both; an agent of another model gives InputError."""
+        parts = take_apart(load_model(str(self.model), self.dtype).to(device()))
+        policy = load_policy(self.agent, self.key).to(parts.device)
+        return Loaded(self.name, self.language, parts, load_tokenizer(str(self.model)), policy)
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """What serves."""
+
+    name: str
+    language: str
+    parts: ModelParts
+    tokenizer: PreTrainedTokenizerBase
+    policy: ExitPolicy
+
+
+Load = Callable[[], Loaded]
+
+
+def of_profile(profile: str, model: str, language: str, seed: int) -> Artifacts:
+    """The artifacts that a profile's run has made; InputError with the command that makes them if it has not."""
+    chosen = load_profile(profile)
+    check_choice("model", model, chosen.models)
+    check_choice("language", language, chosen.languages)
+    if not 0 <= seed < chosen.reinforcement.seeds:
+        raise InputError(
+            f"The agent's seed is {seed}: allowed are 0 to {chosen.reinforcement.seeds - 1} of the profile."
+        )
+    study = open_study("", profile, model=model, language=language)
+    try:
+        tuned = fine_tuned(study, model, language)
+        trained = agent(study, model, language, seed)
+    except MissingStage as error:
+        raise InputError(
+            f"{model} for {language} and its agent have not been made under the {profile} profile as it is now: "
+            f"run ./run_all.sh --profile {profile}, which makes them."
+        ) from error
+    return Artifacts(model, language, tuned.path / "model", trained.path, tuned.key, study.dtype)
+
+
+def of_paths(model: Path, agent_folder: Path, language: str) -> Artifacts:
+    """Artifacts in given folders: a fine-tuned stage's or any checkpoint's, and an agent's stage."""
+    check_choice("language", language, ["java", "python"])
+    record = next(
+        (path for path in (model / "stage.json", model.parent / "stage.json") if path.is_file()), None
+    )
+    if record is not None and record.parent == model:
+        model = model / "model"
+    for what, folder, file in (("model", model, "config.json"), ("agent", agent_folder, "policy.json")):
+        if not (folder / file).is_file():
+            raise InputError(
+                f"There is no {what} in {folder} ({file} is missing): ./run_all.sh makes models in "
+                "results/PROFILE/stages/fine_tuned and agents in results/PROFILE/stages/agent."
+            )
+    key = fingerprint(str(model)) if record is None else json.loads(record.read_text())["key"]
+    return Artifacts(
+        model.resolve().parent.name if record else model.name, language, model, agent_folder, key
+    )

@@ -1,0 +1,189 @@
+"""What clients send and get. Fields of a client that early exit has no use for are allowed and ignored."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    Tag,
+)
+
+from eelib.study.errors import InputError
+from eelib.study.profile import check_threshold
+
+
+def _threshold(value: float) -> float:
+    try:
+        check_threshold(value)
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    return float(value)
+
+
+Threshold = Annotated[StrictFloat | StrictInt, AfterValidator(_threshold)]
+NewTokens = Annotated[StrictInt, Field(ge=1)]
+# Decoding is greedy: both are checked and change nothing, which the answer says (`early_exit.decoding`).
+Temperature = Annotated[StrictFloat | StrictInt, Field(ge=0, allow_inf_nan=False)]
+TopP = Annotated[StrictFloat | StrictInt, Field(ge=0, le=1, allow_inf_nan=False)]
+Stop = Annotated[list[StrictStr], Field(max_length=16)]
+
+
+class Request(BaseModel):
+    """The ground of all requests."""
+
+    model_config = ConfigDict(extra="allow")
+
+    exit_threshold: Threshold | None = None
+    stream: StrictBool | None = None
+
+
+class Options(BaseModel):
+    """Ollama's options, with the thesis's own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    num_predict: NewTokens | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    stop: Stop | StrictStr | None = None
+    RL_agent_thresh: Threshold | None = None
+
+
+class FlatParameters(BaseModel):
+    """Parameters of Hugging Face's text generation."""
+
+    model_config = ConfigDict(extra="allow")
+
+    max_new_tokens: NewTokens | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    stop: Stop | None = None
+    return_full_text: StrictBool | None = None
+    details: StrictBool | None = None
+    exit_threshold: Threshold | None = None
+
+
+class Parameters(FlatParameters):
+    """The same; llm-ls nests them once more where its configuration has none."""
+
+    parameters: FlatParameters | None = None
+
+
+class GenerateRequest(Request):
+    """Hugging Face's request, and the thesis's (Listing 5)."""
+
+    inputs: StrictStr
+    parameters: Parameters | None = None
+    options: Options | None = None
+
+
+class OllamaRequest(Request):
+    """Ollama's request."""
+
+    prompt: StrictStr
+    model: StrictStr | None = None
+    options: Options | None = None
+    raw: StrictBool | None = None
+
+
+class StreamOptions(BaseModel):
+    """OpenAI's options of a stream."""
+
+    model_config = ConfigDict(extra="allow")
+
+    include_usage: StrictBool | None = None
+
+
+class CompletionRequest(Request):
+    """OpenAI's request. One prompt, one choice."""
+
+    prompt: StrictStr | Annotated[list[StrictStr], Field(min_length=1, max_length=1)]
+    model: StrictStr | None = None
+    max_tokens: NewTokens | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    stop: Stop | StrictStr | None = None
+    n: Literal[1] | None = None
+    best_of: Literal[1] | None = None
+    echo: Literal[False] | None = None
+    stream_options: StreamOptions | None = None
+
+
+class Segments(BaseModel):
+    """Code before and after the cursor. The model completes what is before."""
+
+    model_config = ConfigDict(extra="allow")
+
+    prefix: StrictStr
+    suffix: StrictStr | None = None
+
+
+class TabbyRequest(BaseModel):
+    """Tabby's request."""
+
+    model_config = ConfigDict(extra="allow")
+
+    language: StrictStr | None = None
+    segments: Segments
+    exit_threshold: Threshold | None = None
+
+
+def _has(field: str) -> Discriminator:
+    """Tells two requests of one route apart by a field; tags in brackets, which no error names."""
+    return Discriminator(
+        lambda body: f"[{field}]" if isinstance(body, dict) and field in body else "[prompt]"
+    )
+
+
+OllamaOrGenerate = Annotated[
+    Annotated[OllamaRequest, Tag("[prompt]")] | Annotated[GenerateRequest, Tag("[inputs]")], _has("inputs")
+]
+CompletionOrTabby = Annotated[
+    Annotated[CompletionRequest, Tag("[prompt]")] | Annotated[TabbyRequest, Tag("[segments]")],
+    _has("segments"),
+]
+
+
+class EarlyExit(BaseModel):
+    """What early exit did in one completion.
+
+    `layers_used` has the layer that each generated token left at; `tokens` what each is, as
+    an editor shows it; FLOPs are counted by formula, without the agent's own.
+    """
+
+    threshold: float
+    layers_used: list[int]
+    mean_layers: float | None
+    total_layers: int
+    exit_points: list[int]
+    energy_j: float | None
+    energy_source: Literal["nvml", "rapl", "none"]
+    energy_scope: str
+    flops: int | None
+    flops_full_depth: int | None
+    tokens: list[str]
+    cache: str
+    decoding: Literal["greedy"] = "greedy"
+    prompt_tokens: int
+    prompt_tokens_dropped: int
+    seconds: float
+
+
+class Error(BaseModel):
+    """An error on the generate routes, as llm-ls and Hugging Face's clients read it."""
+
+    error: str
+
+
+class OpenAIError(BaseModel):
+    """An error on `/v1`: `detail` as llm-ls reads it, `error` as OpenAI's clients do."""
+
+    detail: list[dict[str, str]]
+    error: dict[str, Any]

@@ -1,0 +1,165 @@
+"""What all routes do with a request: check it, queue it, watch over it."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Iterable
+
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+
+from eelib.server.completion import Asked, Completion, Piece
+from eelib.server.engine import Busy, Engine, NotReady
+from eelib.server.errors import RequestError, error_body
+from eelib.study.errors import InputError
+from eelib.study.profile import check_threshold
+
+HEADER = "X-Exit-Threshold"
+log = logging.getLogger("eelib.server")
+
+
+class ClientGone(Exception):
+    """The client has hung up; nobody reads an answer."""
+
+
+def engine_of(request: Request) -> Engine:
+    """The server's engine, ready; 503 while it loads."""
+    engine: Engine = request.app.state.engine
+    if engine.loaded is None:
+        name = request.app.state.name
+        if engine.failure is not None:
+            raise RequestError(503, f"The model {name} could not be loaded.")
+        raise RequestError(503, f"The model {name} is currently loading.", headers={"Retry-After": "5"})
+    return engine
+
+
+def asked(
+    request: Request,
+    source: str,
+    new_tokens: int | None,
+    thresholds: Iterable[float | None],
+    stop: str | list[str] | None = None,
+) -> Asked:
+    """A checked request; what it leaves open is the server's.
+
+    Parameters
+    ----------
+    thresholds: wherever the body may name one; the header is read here. Two different values are refused.
+    """
+    engine = engine_of(request)
+    given = {value for value in [*thresholds, header_threshold(request)] if value is not None}
+    if len(given) > 1:
+        raise RequestError(
+            422,
+            f"The exit threshold is given as {' and '.join(f'{value:g}' for value in sorted(given))}: allowed is one value.",
+            "exit_threshold",
+        )
+    most = engine.max_new_tokens
+    count = min(engine.config.new_tokens, most) if new_tokens is None else new_tokens
+    if count > most:
+        raise RequestError(422, f"{count} new tokens are asked for: allowed are 1 to {most}.", "max_tokens")
+    threshold = given.pop() if given else engine.config.threshold
+    return Asked(source, count, threshold, [stop] if isinstance(stop, str) else stop or [])
+
+
+def header_threshold(request: Request) -> float | None:
+    """The threshold of the header."""
+    text = request.headers.get(HEADER)
+    if text is None:
+        return None
+    try:
+        value = float(text)
+        check_threshold(value)
+    except (ValueError, InputError) as error:
+        raise RequestError(
+            422, f"The header {HEADER} is {text[:40]!r}: allowed are probabilities from 0 to 1.", HEADER
+        ) from error
+    return value
+
+
+async def begin(request: Request, what: Asked) -> Completion:
+    """Queue a completion: 429 at once when the queue is full."""
+    completion = Completion(request.app.state.engine, what)
+    try:
+        await completion.start()
+    except Busy as error:
+        raise RequestError(
+            429, "The queue is full: try again in a second.", headers={"Retry-After": "1"}
+        ) from error
+    except NotReady as error:
+        raise RequestError(503, str(error)) from error
+    return completion
+
+
+async def watch(request: Request, completion: Completion) -> AsyncIterator[Piece]:
+    """The pieces of a completion, until it ends, its deadline passes (504), or the client hangs up (ClientGone)."""
+    ends = request.state.arrived + completion.engine.config.deadline
+    gone = asyncio.create_task(_hung_up(request))
+    try:
+        while True:
+            step = asyncio.create_task(completion.next())
+            timeout = max(0, ends - time.monotonic())
+            try:
+                await asyncio.wait({step, gone}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                step.cancel()  # no matter to one that is done
+            if gone.done():
+                raise ClientGone
+            if not step.done():
+                seconds = completion.engine.config.deadline
+                raise RequestError(504, f"The completion took longer than the deadline of {seconds:g} s.")
+            piece = step.result()
+            if piece is None:
+                break
+            yield piece
+    finally:
+        gone.cancel()
+        completion.close()
+        log.info(
+            "completion: %d prompt tokens, %d new, %.1f layers, threshold %g, %.0f ms",
+            completion.prompt_tokens,
+            len(completion.made),
+            sum(completion.layers) / max(1, len(completion.made)),
+            completion.asked.threshold,
+            1000 * completion.seconds,
+        )
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def complete(request: Request, what: Asked) -> Completion:
+    """A whole completion."""
+    completion = await begin(request, what)
+    async for _ in watch(request, completion):
+        pass
+    return completion
+
+
+def event(data: dict | str) -> str:
+    """A server-sent event."""
+    return f"data: {data if isinstance(data, str) else dump(data)}\n\n"
+
+
+def dump(data: dict) -> str:
+    """JSON on one line."""
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+
+
+def streamed(request: Request, lines: AsyncIterator[str], media_type: str) -> StreamingResponse:
+    """An answer that is sent while it is made. What fails after its start is said in the stream, in the route's form."""
+
+    async def guarded() -> AsyncIterator[str]:
+        try:
+            async for line in lines:
+                yield line
+        except ClientGone:
+            return
+        except RequestError as error:
+            body = error_body(request.url.path, error.status, error.message)
+            yield event(body) if media_type == "text/event-stream" else dump(body) + "\n"
+
+    return StreamingResponse(guarded(), media_type=media_type, headers={"Cache-Control": "no-store"})
