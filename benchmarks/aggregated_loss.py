@@ -15,7 +15,7 @@ from transformers import LlamaConfig, PretrainedConfig
 from eelib.models.exits import exit_points, loss_weights
 from eelib.models.loading import load_model
 from eelib.models.parts import ModelParts, take_apart
-from eelib.training.loss import _HeadLoss, aggregated_loss, exit_loss, layer_losses
+from eelib.training.loss import HeadLoss, aggregated_loss, exit_loss, layer_losses
 
 SEQUENCES, LENGTH, POSITIONS = 8, 256, 0.25
 LLAMA_3B = LlamaConfig(hidden_size=3072, num_hidden_layers=28, vocab_size=128_256)
@@ -58,7 +58,7 @@ def loss_memory(config: PretrainedConfig, positions: int) -> dict[str, float]:
     vocabulary, width = config.vocab_size, config.hidden_size
 
     def chunked(rows: float) -> float:
-        return (6 * _HeadLoss.CHUNK + 12 * rows * width + 4 * vocabulary * width) / 2**30
+        return (6 * HeadLoss.CHUNK + 12 * rows * width + 4 * vocabulary * width) / 2**30
 
     return {
         "plain": (2 + 4 + 4) * positions * vocabulary / 2**30,

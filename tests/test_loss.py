@@ -133,7 +133,7 @@ def gradients(parts) -> list[torch.Tensor]:
 def test_the_loss_of_training_is_the_definition_with_its_gradients(
     pico, exit_positions, chunk, ids, monkeypatch
 ):
-    monkeypatch.setattr(module._HeadLoss, "CHUNK", chunk)  # 1 row, 7 rows, all at once
+    monkeypatch.setattr(module.HeadLoss, "CHUNK", chunk)  # 1 row, 7 rows, all at once
     parts, weights = take_apart(tiny_model(pico)), loss_weights(12)
     losses = layer_losses(
         parts, parts.hidden_states(ids), ids, list(weights), exit_positions, torch.Generator().manual_seed(5)

@@ -49,18 +49,21 @@ def layer_losses(
     """
     last = len(hidden_states)
     targets = labels[:, 1:].reshape(-1)
-    chosen = None
-    if exit_positions < 1.0:
-        count = max(1, round(exit_positions * len(targets)))
-        chosen = torch.randperm(len(targets), generator=generator)[:count].to(targets.device)
+    everywhere, drawn = slice(None), _positions(targets, exit_positions, generator)
     losses = {}
     for layer in layers:
-        states = hidden_states[layer - 1][:, :-1].flatten(0, 1)
-        if layer == last or chosen is None:
-            losses[layer] = F.cross_entropy(parts.logits(states).float(), targets)
-        else:
-            losses[layer] = F.cross_entropy(parts.logits(states[chosen]).float(), targets[chosen])
+        chosen = everywhere if layer == last else drawn
+        states = hidden_states[layer - 1][:, :-1].flatten(0, 1)[chosen]
+        losses[layer] = F.cross_entropy(parts.logits(states).float(), targets[chosen])
     return losses
+
+
+def _positions(targets: Tensor, share: float, generator: torch.Generator | None) -> Tensor | slice:
+    """Index of a `share` of the (N,) targets, drawn uniformly without replacement; all of them for 1."""
+    if share >= 1.0:
+        return slice(None)
+    count = max(1, round(share * len(targets)))
+    return torch.randperm(len(targets), generator=generator)[:count].to(targets.device)
 
 
 def exit_loss(
@@ -93,22 +96,17 @@ def exit_loss(
         drawn = torch.multinomial(chances, exits_per_step, replacement=True, generator=generator).tolist()
         share = sum(taken.values()) / exits_per_step
         taken = {layers[i]: share * drawn.count(i) for i in sorted(set(drawn))}
-    chosen = torch.arange(len(targets), device=targets.device)
-    if exit_positions < 1.0:
-        count = max(1, round(exit_positions * len(targets)))
-        chosen = torch.randperm(len(targets), generator=generator)[:count].to(targets.device)
-    rows, row_targets, row_weights = [], [], []
-    for layer, weight in taken.items():
-        rows.append(hidden_states[layer - 1][:, :-1].flatten(0, 1)[chosen])
-        row_targets.append(targets[chosen])
-        row_weights.append(weight / total / len(chosen))
     if last in weights:
         taken[last] = weights[last]
-        rows.append(hidden_states[last - 1][:, :-1].flatten(0, 1))
-        row_targets.append(targets)
-        row_weights.append(weights[last] / total / len(targets))
+    everywhere, drawn = slice(None), _positions(targets, exit_positions, generator)
+    rows, row_targets, row_weights = [], [], []
+    for layer, weight in taken.items():
+        chosen = everywhere if layer == last else drawn
+        rows.append(hidden_states[layer - 1][:, :-1].flatten(0, 1)[chosen])
+        row_targets.append(targets[chosen])
+        row_weights.append(weight / total / len(row_targets[-1]))
     counts = [len(part) for part in rows]
-    loss, row_losses = _HeadLoss.apply(
+    loss, row_losses = HeadLoss.apply(
         parts.norm(torch.cat(rows)),
         parts.model.lm_head.weight,
         torch.cat(row_targets),
@@ -120,7 +118,7 @@ def exit_loss(
     return loss, dict(zip(taken, means, strict=True))
 
 
-class _HeadLoss(torch.autograd.Function):
+class HeadLoss(torch.autograd.Function):
     """Weighted cross-entropy of states decoded by a linear head; its gradient is made with it, chunk by chunk.
 
     The weight of every row is known before, so that logits are needed once and kept never.
@@ -135,7 +133,7 @@ class _HeadLoss(torch.autograd.Function):
         """(N, D) states, (V, D) head, (N,) targets and weights -> the weighted sum, and (N,) losses."""
         grad_states, grad_head = torch.empty_like(states), torch.zeros_like(head)
         losses = torch.empty(len(states), device=states.device)
-        size = max(1, _HeadLoss.CHUNK // len(head))
+        size = max(1, HeadLoss.CHUNK // len(head))
         for start in range(0, len(states), size):
             rows = slice(start, start + size)
             logits = (states[rows] @ head.T).float()

@@ -168,58 +168,50 @@ def train(
     stop = stage.steps if stop is None else stop
     checkpoint = last_whole_checkpoint(run)
     if checkpoint is None or int(checkpoint.rpartition("-")[2]) < stop:
-        trainer = _trainer(recipe, stage, model, corpus, run, learning_rate, stop)
+        if not torch.cuda.is_available():
+            model.set_attn_implementation(CAUSAL_BLOCKS)
+        rows = corpus.blocks[HELD_OUT:]
+        first, last = (step * recipe.batch_size for step in (stage.before, stage.before + stage.steps))
+        trainer = Trainer(
+            model=model.train(),
+            args=_arguments(recipe, stage, run, learning_rate),
+            train_dataset=PackedDataset(rows[np.arange(first, last) % len(rows)]),
+            eval_dataset=PackedDataset(corpus.blocks[:HELD_OUT]),
+            callbacks=[Clock(), StopAt(stop)],
+        )
         trainer.train(resume_from_checkpoint=checkpoint)
         checkpoint = last_whole_checkpoint(run)
     state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
     return Run(AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32), state)
 
 
-def _trainer(
-    recipe: Recipe,
-    stage: Stage,
-    model: PreTrainedModel,
-    corpus: PretrainingCorpus,
-    run: Path,
-    learning_rate: float,
-    stop: int,
-) -> Trainer:
-    if not torch.cuda.is_available():
-        model.set_attn_implementation(CAUSAL_BLOCKS)
-    rows = corpus.blocks[HELD_OUT:]
-    numbers = np.arange(stage.before * recipe.batch_size, (stage.before + stage.steps) * recipe.batch_size)
+def _arguments(recipe: Recipe, stage: Stage, run: Path, learning_rate: float) -> TrainingArguments:
     decay = min(stage.steps, round(DECAY_SHARE * recipe.steps)) if stage.last else 0
-    return Trainer(
-        model=model.train(),
-        args=TrainingArguments(
-            output_dir=str(run),
-            max_steps=stage.steps,
-            per_device_train_batch_size=recipe.batch_size,
-            per_device_eval_batch_size=recipe.batch_size,
-            learning_rate=learning_rate,
-            lr_scheduler_type="warmup_stable_decay",
-            lr_scheduler_kwargs={"num_decay_steps": decay, "decay_type": "linear"},
-            warmup_steps=min(WARMUP_STEPS, stage.steps - decay),
-            optim="adamw_torch_fused",
-            adam_beta2=0.95,
-            weight_decay=0.1,
-            max_grad_norm=1.0,
-            bf16=True,
-            torch_compile=recipe.compiled,
-            logging_steps=20,
-            save_steps=200,
-            save_total_limit=2,
-            eval_strategy="steps",
-            eval_steps=200,
-            report_to="none",
-            seed=recipe.seed,
-            use_cpu=not torch.cuda.is_available(),
-            disable_tqdm=True,
-            restore_callback_states_from_checkpoint=True,
-        ),
-        train_dataset=PackedDataset(rows[numbers % len(rows)]),
-        eval_dataset=PackedDataset(corpus.blocks[:HELD_OUT]),
-        callbacks=[Clock(), StopAt(stop)],
+    return TrainingArguments(
+        output_dir=str(run),
+        max_steps=stage.steps,
+        per_device_train_batch_size=recipe.batch_size,
+        per_device_eval_batch_size=recipe.batch_size,
+        learning_rate=learning_rate,
+        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs={"num_decay_steps": decay, "decay_type": "linear"},
+        warmup_steps=min(WARMUP_STEPS, stage.steps - decay),
+        optim="adamw_torch_fused",
+        adam_beta2=0.95,
+        weight_decay=0.1,
+        max_grad_norm=1.0,
+        bf16=True,
+        torch_compile=recipe.compiled,
+        logging_steps=20,
+        save_steps=200,
+        save_total_limit=2,
+        eval_strategy="steps",
+        eval_steps=200,
+        report_to="none",
+        seed=recipe.seed,
+        use_cpu=not torch.cuda.is_available(),
+        disable_tqdm=True,
+        restore_callback_states_from_checkpoint=True,
     )
 
 
@@ -239,7 +231,7 @@ def pretrain(
             f"--trial-steps is {trial_steps}: allowed are at most {stages[0].steps}, the steps of the first stage."
         )
 
-    def model_of(stage: Stage) -> PretrainedConfig:
+    def config_of(stage: Stage) -> PretrainedConfig:
         return pico_config(recipe.model, len(tokenizer), *ids, layers=stage.layers)
 
     def folder(stage: Stage, rate: float) -> Path:
@@ -247,7 +239,7 @@ def pretrain(
         return work / name / f"layers-{stage.layers}-steps-{stage.steps}"
 
     def first(rate: float, stop: int | None = None) -> Run:
-        model = random_model(model_of(stages[0]), recipe.seed)
+        model = random_model(config_of(stages[0]), recipe.seed)
         return train(recipe, stages[0], model, corpus, folder(stages[0], rate), rate, stop)
 
     trials = {}
@@ -256,7 +248,7 @@ def pretrain(
     best = min(trials, key=lambda rate: trials[rate][-1]["eval_loss"]) if trials else learning_rates[0]
     runs = [first(best)]
     for stage in stages[1:]:
-        model = grown(runs[-1].model, model_of(stage))
+        model = grown(runs[-1].model, config_of(stage))
         runs.append(train(recipe, stage, model, corpus, folder(stage, best), best))
     log = [
         record | {"step": record["step"] + stage.before}
