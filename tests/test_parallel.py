@@ -72,3 +72,18 @@ def test_bad_input_in_another_process_is_still_one_sentence(study):
 def test_a_reader_makes_nothing(study):
     with pytest.raises(MissingStage, match="02_fine_tuning"):
         toy(study.only_finding(), 7)
+
+
+def pair(study: Study, number: int) -> list[Artifact]:
+    """A job that makes two stages."""
+    return [toy(study, number), toy(study, number + 1)]
+
+
+def test_a_job_may_make_several_stages(study):
+    made = side_by_side(study, pair, [(10,), (20,)])
+    assert [[item.path.name.split("-")[0] for item in items] for items in made] == [
+        ["10", "11"],
+        ["20", "21"],
+    ]
+    assert {item.key for items in made for item in items} <= made_keys
+    made_keys.clear()

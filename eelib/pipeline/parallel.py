@@ -13,10 +13,11 @@ import torch
 from eelib.pipeline.study import MissingStage, Study, made_keys, quieten_libraries
 from eelib.study.stages import Artifact
 
-Make = Callable[..., Artifact]  # (study, *job)
+Made = Artifact | list[Artifact]
+Make = Callable[..., Made]  # (study, *job)
 
 
-def side_by_side(study: Study, make: Make, jobs: list[tuple]) -> list[Artifact]:
+def side_by_side(study: Study, make: Make, jobs: list[tuple]) -> list[Made]:
     """`make(study, *job)` for every job, in order; what is there already is found without starting a process.
 
     As many processes as the profile has threads, each with one thread: the result of a job is the same however many run
@@ -34,9 +35,10 @@ def side_by_side(study: Study, make: Make, jobs: list[tuple]) -> list[Artifact]:
     with ProcessPoolExecutor(
         processes, mp_context=context, initializer=_prepare, initargs=(made_keys,)
     ) as pool:
-        artifacts = [future.result() for future in [pool.submit(make, study, *job) for job in jobs]]
-    made_keys.update(artifact.key for artifact in artifacts)
-    return artifacts
+        made = [future.result() for future in [pool.submit(make, study, *job) for job in jobs]]
+    for artifacts in made:
+        made_keys.update(item.key for item in (artifacts if isinstance(artifacts, list) else [artifacts]))
+    return made
 
 
 def _is_there(study: Study, make: Make, job: tuple) -> bool:

@@ -155,8 +155,22 @@ def calibration(frame: pd.DataFrame) -> Figure:
         ax.plot(span, span, color=style.GREY, linewidth=1)
         for model, rows in here.groupby("model"):
             rows = rows.sort_values("threshold")
-            curve(ax, rows["threshold"], rows["agreement_early"], colours[model], f"{model}: agreement")
-            curve(ax, rows["threshold"], rows["early"], colours[model], f"{model}: share", ":", marker="")
+            curve(
+                ax,
+                rows["threshold"],
+                rows["agreement_early"],
+                colours[model],
+                f"{model}: early tokens that agree",
+            )
+            curve(
+                ax,
+                rows["threshold"],
+                rows["early"],
+                colours[model],
+                f"{model}: tokens that leave early",
+                ":",
+                marker="",
+            )
         label(
             ax, LANGUAGES[language], "threshold T", "of tokens that leave early" if ax is axes[0, 0] else ""
         )
