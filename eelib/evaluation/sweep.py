@@ -120,12 +120,12 @@ def timings(
     Returns
     -------
     One row a repeat x sample x setting: `KEYS`, `repeat`, `sample`, `tokens`, `seconds`, `joules` (NaN when not
-    measured), `energy_source`. A first, unrecorded pass warms up.
+    measured), `energy_source`. What is not recorded warms up: one setting of each criterion and cache.
 
     NVML's counter advances about every 100 ms, more than a short completion takes. With it, energy is measured in further
     passes, a window a setting over all repeats and samples, of which each row gets its share.
     """
-    for setting in settings:
+    for setting in {(setting.criterion, setting.cache): setting for setting in settings}.values():
         generate(parts, samples[0].context, new_tokens, setting.rule, setting.cache)
     rows = []
     progress = tqdm(total=repeats * len(samples), desc="timing one by one", unit="prompt", leave=False)
