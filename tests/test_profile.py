@@ -56,9 +56,17 @@ def test_without_a_hub_contexts_fit_the_pico_models(name):
 def test_the_thesis_is_swept(name):
     evaluation = load_profile(name).evaluation
     assert evaluation.thresholds == THESIS_THRESHOLDS
-    # A laptop has no time for all four contexts and keeps the two ends.
+    assert evaluation.context_fractions == THESIS_FRACTIONS
+    # A laptop has no time to time all four contexts and keeps the two ends.
     ends = [THESIS_FRACTIONS[0], THESIS_FRACTIONS[-1]]
-    assert evaluation.context_fractions == (ends if name == "laptop" else THESIS_FRACTIONS)
+    assert evaluation.timed_fractions == (ends if name == "laptop" else THESIS_FRACTIONS)
+
+
+def test_some_context_is_timed():
+    override = {"evaluation.untimed_fractions": "[0.2, 0.3, 0.5, 0.6]"}
+    with pytest.raises(InputError, match="leaves no context fraction to time"):
+        load_profile("laptop", override)
+    assert load_profile("laptop", {"evaluation.context_fractions": "0.4"}).evaluation.timed_fractions == [0.4]
 
 
 def test_paper_has_the_thesis_hyperparameters():

@@ -166,7 +166,7 @@ def open_study(
     if context_fraction is not None:
         check_context_fraction(_number("context_fraction", context_fraction))
         fractions = [float(context_fraction)]
-        evaluation = replace(chosen.evaluation, context_fractions=fractions, timed_fractions=fractions)
+        evaluation = replace(chosen.evaluation, context_fractions=fractions, untimed_fractions=[])
         chosen, labels["context_fraction"] = replace(chosen, evaluation=evaluation), str(context_fraction)
     if chosen.threads is not None:
         torch.set_num_threads(chosen.threads)

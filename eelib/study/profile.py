@@ -119,12 +119,17 @@ class Evaluation:
 
     samples: int
     context_fractions: list[float]
-    timed_fractions: list[float]  # of these, time and energy are measured too
+    untimed_fractions: list[float]  # those of them whose time and energy are not measured
     thresholds: list[float]
     temperature: float
     timing_samples: int  # prompts decoded one at a time for time and energy
     timing_repeats: int
     decisions: int  # states in the comparison of decision costs (Figure 6.13)
+
+    @property
+    def timed_fractions(self) -> list[float]:
+        """Context fractions at which time and energy are measured too."""
+        return [fraction for fraction in self.context_fractions if fraction not in self.untimed_fractions]
 
 
 @dataclass(frozen=True)
@@ -289,12 +294,11 @@ def _check(profile: Profile) -> None:
     }.items():
         if not values:
             raise InputError(f"{name} is empty: at least one is needed.")
-    for fraction in profile.evaluation.timed_fractions:
-        if fraction not in profile.evaluation.context_fractions:
-            raise InputError(
-                f"evaluation.timed_fractions has {fraction}: allowed are the context fractions "
-                f"{', '.join(map(str, profile.evaluation.context_fractions))}."
-            )
+    if not profile.evaluation.timed_fractions:
+        raise InputError(
+            f"evaluation.untimed_fractions is {profile.evaluation.untimed_fractions}, which leaves no context fraction to time: "
+            "at least one is needed."
+        )
     for threshold in profile.evaluation.thresholds:
         check_threshold(threshold)
     check_choice("language", profile.epoch_study.language, ["java", "python"])
