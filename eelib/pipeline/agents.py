@@ -1,19 +1,16 @@
 """Stages of notebook 04: rollouts and agents."""
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from eelib.data.samples import random_prompts
 from eelib.decoding.policy import ExitPolicy, load_policy
 from eelib.pipeline.corpora import corpus, files_of
 from eelib.pipeline.models import device, fine_tuned, load_kind
-from eelib.pipeline.parallel import side_by_side
+from eelib.pipeline.parallel import one_thread, side_by_side
 from eelib.pipeline.study import Study
 from eelib.rl.agent import coefficients_for, train_agent
 from eelib.rl.rollouts import Rollouts, load_rollouts, record
@@ -83,17 +80,6 @@ def training_config(rl: Reinforcement) -> dict:
     """The fields that a single agent's training depends on, for the configuration of its stage."""
     others = ("seeds", "beta_java", "beta_python", "train_prompts", "test_prompts", "states_dtype")
     return {name: value for name, value in dataclasses.asdict(rl).items() if name not in others}
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """One torch thread for as long as it lasts: so small a network is faster without more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def agents(study: Study, model: str, language: str) -> list[tuple[int, Artifact]]:

@@ -6,11 +6,11 @@ from pathlib import Path
 import pandas as pd
 
 from eelib.data.samples import evaluation_samples
-from eelib.decoding.criteria import FixedLayer
-from eelib.evaluation.sweep import Setting, predictions, summarise
+from eelib.evaluation.sweep import predictions, summarise
 from eelib.models.loading import fingerprint, load_model, load_tokenizer
 from eelib.models.parts import take_apart
 from eelib.pipeline.corpora import corpus, files_of
+from eelib.pipeline.fixed_exits import fixed_settings
 from eelib.pipeline.models import device, fine_tuned
 from eelib.pipeline.parallel import side_by_side
 from eelib.pipeline.study import Study
@@ -45,11 +45,7 @@ def snapshot_predictions(study: Study, step: int) -> Artifact:
         context = replace(study.profile.context, max_tokens=longest, new_tokens=config.new_tokens)
         files = files_of(data, "test")
         samples, _ = evaluation_samples(files, tokenizer, config.context_fraction, config.samples, context)
-        settings = [
-            Setting("fixed", FixedLayer(layer), threshold=float(layer))
-            for layer in [*parts.exit_points, parts.total_layers]
-        ]
-        rows = predictions(parts, tokenizer, samples, settings, config.new_tokens)
+        rows = predictions(parts, tokenizer, samples, fixed_settings(parts), config.new_tokens)
         rows.to_parquet(folder / "predictions.parquet", index=False)
 
     return study.stage(stage, "02", decode)

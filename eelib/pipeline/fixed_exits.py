@@ -70,9 +70,7 @@ def fixed_exits(study: Study, model: str, language: str) -> Artifact:
     def decode(folder: Path) -> None:
         parts, tokenizer = load_kind(study, model, language, "aggregated")
         samples = _samples(study, data, tokenizer)
-        rows = predictions(
-            parts, tokenizer, samples, _fixed_settings(parts), study.profile.context.new_tokens
-        )
+        rows = predictions(parts, tokenizer, samples, fixed_settings(parts), study.profile.context.new_tokens)
         rows.to_parquet(folder / "predictions.parquet", index=False)
 
     return study.stage(stage, "03", decode)
@@ -86,7 +84,7 @@ def fixed_exit_timings(study: Study, model: str, language: str) -> Artifact:
         parts, tokenizer = load_kind(study, model, language, "aggregated")
         samples = _samples(study, data, tokenizer)[: study.profile.fixed_exits.timing_samples]
         new_tokens = study.profile.context.new_tokens
-        rows = timings(parts, samples, _fixed_settings(parts), new_tokens, repeats=1, monitor=EnergyMonitor())
+        rows = timings(parts, samples, fixed_settings(parts), new_tokens, repeats=1, monitor=EnergyMonitor())
         rows.to_parquet(folder / "timings.parquet", index=False)
 
     return study.stage(stage, "03", measure)
@@ -100,7 +98,8 @@ def _fixed_exit_stage(study: Study, what: str, model: str, language: str) -> tup
     return Stage(f"{what}/{model}-{language}", layer="evaluation", config=config, inputs=inputs), data
 
 
-def _fixed_settings(parts: ModelParts) -> list[Setting]:
+def fixed_settings(parts: ModelParts) -> list[Setting]:
+    """Always leaving at one layer, for every exit point and the last."""
     layers = [*parts.exit_points, parts.total_layers]
     return [Setting("fixed", FixedLayer(layer), threshold=float(layer)) for layer in layers]
 

@@ -4,8 +4,9 @@ Small models leave a second core idle: two trainings with a thread each take abo
 two. Only what is not timed may run so.
 """
 
+import contextlib
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 
 import torch
@@ -24,13 +25,10 @@ def side_by_side(study: Study, make: Make, jobs: list[tuple]) -> list[Made]:
     beside it. On a GPU the jobs run one after the other.
     """
     processes = min(len(jobs), study.profile.threads or torch.get_num_threads())
-    if torch.cuda.is_available() or processes == 1 or all(_is_there(study, make, job) for job in jobs):
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+    there = not study.force and all(is_made(study, make, *job) for job in jobs)
+    if torch.cuda.is_available() or processes == 1 or there:
+        with one_thread():
             return [make(study, *job) for job in jobs]
-        finally:
-            torch.set_num_threads(threads)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
         processes, mp_context=context, initializer=_prepare, initargs=(made_keys,)
@@ -41,12 +39,24 @@ def side_by_side(study: Study, make: Make, jobs: list[tuple]) -> list[Made]:
     return made
 
 
-def _is_there(study: Study, make: Make, job: tuple) -> bool:
+def is_made(study: Study, make: Make, *job: object) -> bool:
+    """Whether all that `make(study, *job)` would make is there already."""
     try:
         make(study.only_finding(), *job)
     except MissingStage:
         return False
-    return not study.force
+    return True
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One torch thread for as long as it lasts: what is small is faster so."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _prepare(made: set[str]) -> None:

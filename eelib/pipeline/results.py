@@ -18,8 +18,8 @@ from eelib.models.loading import fingerprint, load_config, load_tokenizer
 from eelib.pipeline.agents import agent, agents, policy_of
 from eelib.pipeline.corpora import corpus, files_of
 from eelib.pipeline.models import KINDS, fine_tuned, load_kind
-from eelib.pipeline.parallel import side_by_side
-from eelib.pipeline.study import MissingStage, Study
+from eelib.pipeline.parallel import is_made, side_by_side
+from eelib.pipeline.study import Study
 from eelib.study.stages import Artifact, Stage
 
 WATT_HOUR = 3600.0  # joules
@@ -66,7 +66,8 @@ def evaluations(study: Study, model: str, language: str, fraction: float) -> lis
         missing = [
             threshold
             for threshold in thresholds
-            if study.force or not _is_made(study, model, language, fraction, threshold)
+            if study.force
+            or not is_made(study, _agent_evaluation, model, language, fraction, threshold, decoded)
         ]
         parts, tokenizer = load_kind(study, model, language, "aggregated")
         samples, _ = chosen_samples(study, language, tokenizer, fraction)
@@ -135,17 +136,6 @@ def _agent_evaluation(
         rows.to_parquet(folder / "predictions.parquet", index=False)
 
     return study.stage(stage, "05", keep)
-
-
-def _is_made(study: Study, model: str, language: str, fraction: float, threshold: float) -> bool:
-    def never() -> pd.DataFrame:
-        raise AssertionError("a study that only finds makes nothing")
-
-    try:
-        _agent_evaluation(study.only_finding(), model, language, fraction, threshold, never)
-    except MissingStage:
-        return False
-    return True
 
 
 def evaluation_rows(study: Study, model: str, language: str, fraction: float) -> pd.DataFrame:

@@ -12,10 +12,10 @@ import torch
 from eelib.decoding.policy import load_policy
 from eelib.evaluation.frontier import Frontier
 from eelib.models.parts import ModelParts
-from eelib.pipeline.agents import one_thread, read_rollouts, rollouts, training_config
+from eelib.pipeline.agents import read_rollouts, rollouts, training_config
 from eelib.pipeline.frontier import probabilities
 from eelib.pipeline.models import fine_tuned, load_kind
-from eelib.pipeline.parallel import side_by_side
+from eelib.pipeline.parallel import one_thread, side_by_side
 from eelib.pipeline.study import Study
 from eelib.rl.agent import coefficients_for, train_agent
 from eelib.rl.rollouts import Rollouts
