@@ -1,15 +1,14 @@
 """Pretrain a pico base model on source code: plain next-token loss on the last layer, Java and Python together.
 
-    python -m eelib.training.pretrain --model llama-pico --learning-rates 2e-3 4e-3 8e-3
+    python -m eelib.training.pretrain --model opt-pico --learning-rates 1e-3 2e-3 4e-3
 
-Builds the corpus from pinned source packages (the training rows of `packages.csv`, and `pretraining_packages.csv`), trains
-the tokenizer, tries the learning rates for some steps each, goes on with the best one, and writes an ordinary checkpoint
-to `models/<name>`. A killed run goes on from its last checkpoint; corpus and tokenizer are made once.
+Builds the corpus from the pinned source packages of `pretraining_packages.csv`, trains the tokenizer, tries the learning
+rates for some steps each, goes on with the best one, and writes an ordinary checkpoint to `models/<name>`. A killed run
+goes on from its last checkpoint; corpus and tokenizer are made once.
 """
 
 import argparse
 import json
-import re
 import sys
 import time
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from transformers import (
     AutoModelForCausalLM,
     PretrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -31,6 +31,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 
 from eelib.models.pico import PICO_CONFIGS, POSITIONS, pico_config, random_model
+from eelib.models.precision import fast_bf16
 from eelib.study.errors import InputError
 from eelib.training.attention import CAUSAL_BLOCKS
 from eelib.training.finetune import last_whole_checkpoint
@@ -38,10 +39,8 @@ from eelib.training.packing import PackedDataset
 from eelib.training.pretraining_corpus import PretrainingCorpus, pretraining_corpus
 
 HELD_OUT = 64  # blocks of the corpus that no step sees
-DEPTH_DIVISORS = (4, 2, 1)  # of the layers, stage by stage
 DECAY_SHARE = 0.3  # of all steps, at the end: the learning rate falls linearly to 0
-WARMUP_STEPS = 60  # of each stage
-LAYER_NUMBER = re.compile(r"layers\.(\d+)\.")
+WARMUP_STEPS = 100
 
 
 class Clock(TrainerCallback, ExportableState):
@@ -95,39 +94,10 @@ class Recipe:
     layers: int | None = None
     compiled: bool = True
 
-
-@dataclass(frozen=True)
-class Stage:
-    """One depth of a growing model: it has `layers` layers while it takes `steps` steps, after `before` others."""
-
-    layers: int
-    before: int
-    steps: int
-    last: bool
-
-
-def growth(recipe: Recipe, layers: int) -> list[Stage]:
-    """The stages of a recipe: a quarter of the layers, half of them, all of them, for a third of the steps each.
-
-    A model that is grown by stacking copies of itself reaches the loss of one trained at full depth for less work
-    (Gong et al. 2019; Du et al. 2024, whose operator this is), and is stable where a deep narrow one is not.
-    """
-    depths = [layers // divisor for divisor in DEPTH_DIVISORS if layers % divisor == 0]
-    bounds = [round(recipe.steps * i / len(depths)) for i in range(len(depths) + 1)]
-    return [
-        Stage(depth, bounds[i], bounds[i + 1] - bounds[i], depth == layers) for i, depth in enumerate(depths)
-    ]
-
-
-def grown(model: PreTrainedModel, config: PretrainedConfig) -> PreTrainedModel:
-    """A model of `config` whose layers are those of `model`, stacked as often as they fit; all else is copied."""
-    old = model.config.num_hidden_layers
-    states = model.state_dict()
-    target = random_model(config, seed=0)
-    for name, tensor in target.state_dict().items():
-        source = LAYER_NUMBER.sub(lambda match: f"layers.{int(match[1]) % old}.", name)
-        tensor.copy_(states[source])
-    return target
+    def config(self, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+        """The model's configuration with a tokenizer's vocabulary."""
+        ids = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+        return pico_config(self.model, len(tokenizer), *ids, layers=self.layers)
 
 
 @dataclass(frozen=True)
@@ -152,30 +122,23 @@ class Run:
 
 def train(
     recipe: Recipe,
-    stage: Stage,
-    model: PreTrainedModel,
     corpus: PretrainingCorpus,
     run: Path,
     learning_rate: float,
     stop: int | None = None,
 ) -> Run:
-    """Train one stage, up to its step `stop` or its end, going on from the last checkpoint in `run` if there is one.
-
-    Parameters
-    ----------
-    model: what the stage begins with.
-    """
-    stop = stage.steps if stop is None else stop
+    """Train up to the step `stop` or the end, going on from the last checkpoint in `run` if there is one."""
+    stop = recipe.steps if stop is None else stop
     checkpoint = last_whole_checkpoint(run)
     if checkpoint is None or int(checkpoint.rpartition("-")[2]) < stop:
+        model = random_model(recipe.config(corpus.tokenizer), recipe.seed)
         if not torch.cuda.is_available():
             model.set_attn_implementation(CAUSAL_BLOCKS)
         rows = corpus.blocks[HELD_OUT:]
-        first, last = (step * recipe.batch_size for step in (stage.before, stage.before + stage.steps))
         trainer = Trainer(
             model=model.train(),
-            args=_arguments(recipe, stage, run, learning_rate),
-            train_dataset=PackedDataset(rows[np.arange(first, last) % len(rows)]),
+            args=_arguments(recipe, run, learning_rate),
+            train_dataset=PackedDataset(rows[np.arange(recipe.steps * recipe.batch_size) % len(rows)]),
             eval_dataset=PackedDataset(corpus.blocks[:HELD_OUT]),
             callbacks=[Clock(), StopAt(stop)],
         )
@@ -185,22 +148,22 @@ def train(
     return Run(AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32), state)
 
 
-def _arguments(recipe: Recipe, stage: Stage, run: Path, learning_rate: float) -> TrainingArguments:
-    decay = min(stage.steps, round(DECAY_SHARE * recipe.steps)) if stage.last else 0
+def _arguments(recipe: Recipe, run: Path, learning_rate: float) -> TrainingArguments:
+    decay = round(DECAY_SHARE * recipe.steps)
     return TrainingArguments(
         output_dir=str(run),
-        max_steps=stage.steps,
+        max_steps=recipe.steps,
         per_device_train_batch_size=recipe.batch_size,
         per_device_eval_batch_size=recipe.batch_size,
         learning_rate=learning_rate,
         lr_scheduler_type="warmup_stable_decay",
         lr_scheduler_kwargs={"num_decay_steps": decay, "decay_type": "linear"},
-        warmup_steps=min(WARMUP_STEPS, stage.steps - decay),
+        warmup_steps=min(WARMUP_STEPS, recipe.steps - decay),
         optim="adamw_torch_fused",
         adam_beta2=0.95,
         weight_decay=0.1,
         max_grad_norm=1.0,
-        bf16=True,
+        bf16=fast_bf16(),
         torch_compile=recipe.compiled,
         logging_steps=20,
         save_steps=200,
@@ -220,42 +183,21 @@ def pretrain(
 ) -> tuple[PreTrainedModel, dict]:
     """Try the learning rates, train on with the one whose held-out loss is lowest; give the model and its record.
 
-    A trial is the beginning of the first stage, and the chosen one goes on from there.
+    A trial is the beginning of a run, and the chosen one goes on from there.
     """
-    tokenizer = corpus.tokenizer
-    ids = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
-    config = pico_config(recipe.model, len(tokenizer), *ids, layers=recipe.layers)
-    stages = growth(recipe, config.num_hidden_layers)
-    if len(learning_rates) > 1 and trial_steps > stages[0].steps:
-        raise InputError(
-            f"--trial-steps is {trial_steps}: allowed are at most {stages[0].steps}, the steps of the first stage."
-        )
+    if len(learning_rates) > 1 and trial_steps > recipe.steps:
+        raise InputError(f"--trial-steps is {trial_steps}: allowed are at most the {recipe.steps} of --steps.")
 
-    def config_of(stage: Stage) -> PretrainedConfig:
-        return pico_config(recipe.model, len(tokenizer), *ids, layers=stage.layers)
-
-    def folder(stage: Stage, rate: float) -> Path:
-        name = f"{recipe.model}-{corpus.key[:8]}-{recipe.batch_size}x{rate:g}-seed{recipe.seed}"
-        return work / name / f"layers-{stage.layers}-steps-{stage.steps}"
-
-    def first(rate: float, stop: int | None = None) -> Run:
-        model = random_model(config_of(stages[0]), recipe.seed)
-        return train(recipe, stages[0], model, corpus, folder(stages[0], rate), rate, stop)
+    def run(rate: float, stop: int | None = None) -> Run:
+        name = f"{recipe.model}-{corpus.key[:8]}-{recipe.steps}x{recipe.batch_size}x{rate:g}-seed{recipe.seed}"
+        return train(recipe, corpus, work / name, rate, stop)
 
     trials = {}
     if len(learning_rates) > 1:
-        trials = {rate: first(rate, trial_steps).records for rate in learning_rates}
+        trials = {rate: run(rate, trial_steps).records for rate in learning_rates}
     best = min(trials, key=lambda rate: trials[rate][-1]["eval_loss"]) if trials else learning_rates[0]
-    runs = [first(best)]
-    for stage in stages[1:]:
-        model = grown(runs[-1].model, config_of(stage))
-        runs.append(train(recipe, stage, model, corpus, folder(stage, best), best))
-    log = [
-        record | {"step": record["step"] + stage.before}
-        for stage, run in zip(stages, runs, strict=True)
-        for record in run.records
-    ]
-    model = runs[-1].model
+    whole = run(best)
+    model = whole.model
     cuda = torch.cuda.is_available()
     record = {
         "model": recipe.model,
@@ -263,16 +205,16 @@ def pretrain(
         "steps": recipe.steps,
         "batch_size": recipe.batch_size,
         "tokens_seen": recipe.steps * recipe.batch_size * POSITIONS,
-        "stages": [{"layers": stage.layers, "steps": stage.steps} for stage in stages],
         "learning_rate": best,
         "warmup_steps": WARMUP_STEPS,
-        "decay_steps": min(stages[-1].steps, round(DECAY_SHARE * recipe.steps)),
+        "decay_steps": round(DECAY_SHARE * recipe.steps),
         "seed": recipe.seed,
-        "hours": sum(run.hours for run in runs),
+        "hours": whole.hours,
+        "precision": "bf16 autocast" if fast_bf16() else "float32",
         "device": torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} thread(s)",
         "corpus": corpus.report,
         "trials": {f"{rate:g}": records for rate, records in trials.items()},
-        "log": log,
+        "log": whole.records,
     }
     return model, record
 

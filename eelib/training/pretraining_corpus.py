@@ -9,17 +9,18 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+import eelib.data
 from eelib.data.codexglue import line_completion_file
-from eelib.data.corpus import PACKAGES_TABLE, CodeFile, read_package, token_runs, without_near_duplicates
+from eelib.data.corpus import CodeFile, read_package, token_runs, without_near_duplicates
 from eelib.data.lexing import LANGUAGES
-from eelib.data.packages import SourcePackage, read_table
+from eelib.data.packages import read_table
 from eelib.models.pico import POSITIONS
 from eelib.models.tokenizer import train_tokenizer
 from eelib.study.errors import InputError
 from eelib.study.provenance import code_hash
 from eelib.training.packing import encode_files, pack
 
-PRETRAINING_TABLE = PACKAGES_TABLE.with_name("pretraining_packages.csv")
+PRETRAINING_TABLE = Path(eelib.data.__file__).with_name("pretraining_packages.csv")
 TOKENIZER_SAMPLE = 20_000_000  # characters of each language: a vocabulary of 4096 needs no more
 
 
@@ -40,19 +41,9 @@ class PretrainingCorpus:
     report: dict
 
 
-def training_packages() -> list[SourcePackage]:
-    """The training rows of the study's packages, and the packages that only pretraining uses."""
-    study = [package for package in read_table(PACKAGES_TABLE) if package.split == "train"]
-    return study + read_table(PRETRAINING_TABLE)
-
-
-def forbidden_runs(excluded: list[Path], cache_dir: Path) -> set[int]:
-    """Hashes of all 50-token runs of the packages' evaluation splits and of `excluded` line-completion files."""
+def forbidden_runs(excluded: list[Path]) -> set[int]:
+    """Hashes of all 50-token runs of `excluded` line-completion files."""
     runs: set[int] = set()
-    for package in read_table(PACKAGES_TABLE):
-        if package.split != "train":
-            for file in read_package(package, cache_dir):
-                runs.update(token_runs(file.code).tolist())
     for path in excluded:
         for _, code in line_completion_file(path):
             runs.update(token_runs(code).tolist())
@@ -60,8 +51,8 @@ def forbidden_runs(excluded: list[Path], cache_dir: Path) -> set[int]:
 
 
 def pretraining_files(forbidden: set[int], cache_dir: Path) -> Iterator[CodeFile]:
-    """Training files of all languages, without near-duplicates and without any forbidden run."""
-    packages = training_packages()
+    """Files of all packages of the table, without near-duplicates and without any forbidden run."""
+    packages = read_table(PRETRAINING_TABLE)
     for language in LANGUAGES:
         candidates = (
             file
@@ -96,14 +87,14 @@ def _key(excluded: list[Path]) -> str:
     if missing := [path for path in excluded if not path.is_file()]:
         raise InputError(f"There is no file {missing[0]} to exclude.")
     digest = hashlib.sha256(code_hash("data").encode())
-    for path in [PACKAGES_TABLE, PRETRAINING_TABLE, *sorted(excluded)]:
+    for path in [PRETRAINING_TABLE, *sorted(excluded)]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
 def _make(folder: Path, cache_dir: Path, excluded: list[Path]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    files = list(pretraining_files(forbidden_runs(excluded, cache_dir), cache_dir))
+    files = list(pretraining_files(forbidden_runs(excluded), cache_dir))
     np.random.default_rng(0).shuffle(files)
     sample, characters = [], dict.fromkeys(LANGUAGES, 0)
     for file in files:
