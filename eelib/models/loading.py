@@ -15,7 +15,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from eelib.models.packaged import SOURCE, checkpoint
 from eelib.models.pico import pico_config, random_model
+from eelib.models.tokenizer import add_end_of_line, resize_embeddings
 from eelib.study.errors import InputError
 
 SHIPPED = Path("models")
@@ -30,9 +32,11 @@ def locate(name: str) -> str:
     """
     if (SHIPPED / name / "config.json").exists():
         return str(SHIPPED / name)
+    if (SHIPPED / name / SOURCE).exists():
+        return str(checkpoint(SHIPPED / name))
     if Path(name).is_dir() or name.count("/") == 1:
         return name
-    shipped = sorted(folder.parent.name for folder in SHIPPED.glob("*/config.json"))
+    shipped = sorted({file.parent.name for kind in ("config.json", SOURCE) for file in SHIPPED.glob(f"*/{kind}")})
     raise InputError(
         f"There is no model {name!r}: allowed are {', '.join([*shipped, *RANDOM_MODELS])}, the folder of a checkpoint, "
         "or an id organisation/name on the hub."
@@ -75,19 +79,27 @@ def load_model(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel
     if name in RANDOM_MODELS:
         return random_model(load_config(name), seed=0).to(dtype)
     with _one_sentence(name):
-        return AutoModelForCausalLM.from_pretrained(locate(name), dtype=dtype).eval()
+        model = AutoModelForCausalLM.from_pretrained(locate(name), dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(locate(name))
+    if add_end_of_line(tokenizer):
+        resize_embeddings(model, tokenizer)
+    return model.eval()
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The model's own tokenizer."""
+    """The model's own tokenizer, in which `<EOL>` is one token."""
     with _one_sentence(name):
-        return AutoTokenizer.from_pretrained(locate(RANDOM_MODELS.get(name, (name,))[0]))
+        tokenizer = AutoTokenizer.from_pretrained(locate(RANDOM_MODELS.get(name, (name,))[0]))
+    add_end_of_line(tokenizer)
+    return tokenizer
 
 
 def fingerprint(name: str) -> str:
     """Hash of a local checkpoint's weights, configuration and tokenizer; a random model or a hub id stands for itself."""
     if name in RANDOM_MODELS:
         return f"{name}, tokenizer {fingerprint(RANDOM_MODELS[name][0])}"
+    if (SHIPPED / name / SOURCE).exists():  # pinned by hash: the weights need not be read
+        return hashlib.sha256((SHIPPED / name / SOURCE).read_bytes()).hexdigest()
     folder = Path(locate(name))
     if not folder.is_dir():
         return name
