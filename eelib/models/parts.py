@@ -90,14 +90,14 @@ class ModelParts:
         """The model's final norm, before its head."""
         return self._norm(hidden_states)
 
-    def hidden_states(self, input_ids: Tensor) -> list[Tensor]:
-        """States after each layer 1..L for (B, T) ids without padding: L tensors (B, T, D), none of them normed."""
+    def hidden_states(self, input_ids: Tensor, layers: int | None = None) -> list[Tensor]:
+        """States after each layer 1..`layers` (all L by default) for (B, T) ids without padding: (B, T, D) each, none normed."""
         positions = self.positions(
             torch.arange(input_ids.shape[1], device=input_ids.device).expand(input_ids.shape)
         )
         hidden = self.embed(input_ids, positions.ids)
         states = []
-        for layer in range(1, self.total_layers + 1):
+        for layer in range(1, (layers or self.total_layers) + 1):
             hidden = self.run_layer(layer, hidden, positions)
             states.append(hidden)
         return states
