@@ -27,8 +27,9 @@ class Cut:
     energy: float
 
 
+@torch.no_grad()
 def cut(base: dict[str, Tensor], tuned: dict[str, Tensor], size: int) -> Cut:
-    """The difference of two checkpoints in about `size` bytes.
+    """The difference of two models' parameters (by name, tied ones once) in about `size` bytes.
 
     Ranks are shared out by what a component buys: its squared singular value over the bytes of its two vectors, over all
     matrices at once. A vector's change is kept in float32; of embeddings only the rows that changed.
@@ -40,7 +41,7 @@ def cut(base: dict[str, Tensor], tuned: dict[str, Tensor], size: int) -> Cut:
         changed = change.abs().sum(-1) > 0 if change.ndim == 2 else None
         if change.ndim < 2:
             tensors[name + CHANGE] = change
-        elif changed.float().mean() < 0.01:  # single rows of the embeddings
+        elif changed.float().mean() < 0.1:  # single rows of the embeddings
             if changed.any():
                 tensors[name + ROWS] = changed.nonzero().squeeze(1)
                 tensors[name + CHANGE] = change[changed]

@@ -163,7 +163,9 @@ def export(folder: Path, data: Data, megabytes: float, windows_held_out: int, ta
     record = json.loads((folder / "record.json").read_text())
     name, loss = record["model"], record["loss"]
     base, tuned = load_model(name), load_model(str(folder / "model"))
-    difference = differences.cut(base.state_dict(), tuned.state_dict(), round(megabytes * 1e6))
+    difference = differences.cut(
+        dict(base.named_parameters()), dict(tuned.named_parameters()), round(megabytes * 1e6)
+    )
     path = target / name / f"{loss}.safetensors"
     differences.save(difference, path, record["base"])
     tokenizer = load_tokenizer(name)
