@@ -108,7 +108,9 @@ def exit_loss(
     counts = [len(part) for part in rows]
     loss, row_losses = HeadLoss.apply(
         parts.norm(torch.cat(rows)),
-        parts.model.lm_head.weight,
+        parts.head.weight,
+        parts.head.bias,
+        parts.softcap,
         torch.cat(row_targets),
         torch.tensor(row_weights, device=targets.device).repeat_interleave(
             torch.tensor(counts, device=targets.device)
@@ -128,29 +130,44 @@ class HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, head: Tensor, targets: Tensor, row_weights: Tensor
+        ctx: Any,
+        states: Tensor,
+        head: Tensor,
+        bias: Tensor | None,
+        softcap: float | None,
+        targets: Tensor,
+        row_weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """(N, D) states, (V, D) head, (N,) targets and weights -> the weighted sum, and (N,) losses."""
+        """(N, D) states, (V, D) head and its (V,) bias, `ModelParts.softcap`, (N,) targets and weights -> the weighted sum,
+        and (N,) losses."""
         grad_states, grad_head = torch.empty_like(states), torch.zeros_like(head)
+        grad_bias = None if bias is None else torch.zeros_like(bias)
         losses = torch.empty(len(states), device=states.device)
         size = max(1, HeadLoss.CHUNK // len(head))
         for start in range(0, len(states), size):
             rows = slice(start, start + size)
-            logits = (states[rows] @ head.T).float()
+            logits = F.linear(states[rows], head, bias).float()
+            if softcap is not None:
+                shares = torch.tanh(logits / softcap)
+                logits = softcap * shares
             target = targets[rows, None]
             normaliser = logits.logsumexp(-1, keepdim=True)
             losses[rows] = (normaliser - logits.gather(-1, target)).squeeze(-1)
             gradient = logits.sub_(normaliser).exp_()
             gradient.scatter_add_(-1, target, torch.full_like(gradient[:, :1], -1.0))
             gradient *= row_weights[rows, None]
+            if softcap is not None:
+                gradient *= 1 - shares * shares
             grad_states[rows] = gradient @ head
             grad_head += gradient.T @ states[rows]
-        ctx.save_for_backward(grad_states, grad_head)
+            if grad_bias is not None:
+                grad_bias += gradient.sum(0)
+        ctx.save_for_backward(grad_states, grad_head, grad_bias)
         ctx.mark_non_differentiable(losses)
         return losses @ row_weights, losses
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Scale what forward made."""
-        grad_states, grad_head = ctx.saved_tensors
-        return grad_loss * grad_states, grad_loss * grad_head, None, None
+        made = [None if gradient is None else grad_loss * gradient for gradient in ctx.saved_tensors]
+        return *made, None, None, None
