@@ -4,13 +4,15 @@ import pytest
 import torch
 from conftest import VOCABULARY
 from test_decoding import random_policy
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, DynamicCache, LlamaModel
 
 from eelib.decoding.batch import BatchDecoder
-from eelib.decoding.cache import CacheMode
+from eelib.decoding.cache import CacheMode, KeyValueCache
 from eelib.decoding.criteria import Agent, Confidence, FixedLayer, FullDepth, Scripted
 from eelib.decoding.generate import generate
 from eelib.decoding.graphs import GraphDecoder
+from eelib.evaluation import flops
 from eelib.models.architectures import ARCHITECTURES
 from eelib.models.exits import loss_weights
 from eelib.models.fused import FusedModel
@@ -61,13 +63,13 @@ VARIANTS = {
 FUSED = {"llama", "mistral", "qwen2", "qwen3", "opt", "starcoder2"}
 
 
-def build(kind: str, arguments: dict, **more):
+def build(kind: str, arguments: dict, gain: float = 8):
     """A model whose norms and biases are random too, so that leaving one out shows, and which has opinions."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **arguments, **more))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **arguments))
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(8 if parameter.ndim == 2 else 1).add_(0.1 * torch.randn_like(parameter))
+            parameter.mul_(gain if parameter.ndim == 2 else 1).add_(0.1 * torch.randn_like(parameter))
     return model.eval()
 
 
@@ -97,6 +99,15 @@ def test_states_and_logits_are_the_models_own(variant, ids):
 
 
 @torch.no_grad()
+def test_layers_that_decode_compute_what_those_that_train_do(variant, ids):
+    positions = torch.arange(30)[None]
+    hidden, rotation = variant.embed(ids, positions), variant.fused.rotation(positions)
+    for layer, expected in zip(variant.fused.layers, variant.hidden_states(ids), strict=True):
+        hidden = layer(hidden, rotation)
+        torch.testing.assert_close(hidden, expected, rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
 def test_keys_and_values_of_skipped_layers_are_those_that_hugging_face_caches(variant, ids):
     cache = DynamicCache(config=variant.model.config)
     variant.model(ids, past_key_values=cache)
@@ -111,6 +122,7 @@ def test_keys_and_values_of_skipped_layers_are_those_that_hugging_face_caches(va
 
 @pytest.mark.parametrize("mode", [CacheMode.NONE, CacheMode.PROPAGATE])
 def test_full_depth_gives_the_tokens_of_hugging_face(variant, prompts, mode):
+    prompts = prompts[:2]
     batch = BatchDecoder(variant, prompts, NEW).decode(FullDepth())
     for prompt, batched in zip(prompts, batch, strict=True):
         expected = variant.model.generate(
@@ -121,14 +133,20 @@ def test_full_depth_gives_the_tokens_of_hugging_face(variant, prompts, mode):
 
 @pytest.mark.parametrize("mode", list(CacheMode))
 def test_a_batch_equals_one_prompt_at_a_time(variant, prompts, mode):
+    prompts = prompts[:2]
     decoder = BatchDecoder(variant, prompts, NEW)
-    mixed = Scripted([[10, 4, 6, 4, 12]] * len(prompts))
-    for criterion in (FixedLayer(6), Agent(random_policy(32), 0.5), Confidence(0.5), mixed):
+    traces = [[10, 4, 6, 4, 12], [4, 12, 10, 6, 4]]
+    for alone in (
+        [Agent(random_policy(32), 0.5)] * 2,
+        [Confidence(0.5)] * 2,
+        [Scripted([t]) for t in traces],
+    ):
+        together = Scripted(traces) if isinstance(alone[0], Scripted) else alone[0]
         one_by_one = [
-            generate(variant, prompt, NEW, criterion if criterion is not mixed else Scripted(mixed.layers[:1]), mode)
-            for prompt in prompts
+            generate(variant, prompt, NEW, criterion, mode)
+            for prompt, criterion in zip(prompts, alone, strict=True)
         ]
-        assert decoder.decode(criterion, mode) == one_by_one
+        assert decoder.decode(together, mode) == one_by_one
 
 
 def test_the_loss_of_training_is_the_definition_with_its_gradients(variant, ids):
@@ -160,6 +178,55 @@ def test_eager_attention_is_causal_too(ids, prompts):
             assert tokens[0] == tokens[3]  # uncached, and recomputed
 
 
+@torch.no_grad()
+def test_bfloat16_decodes_as_well_as_the_models_own_layers(ids, tmp_path):
+    """Nine heads of 64 on three, as SmolLM2-135M has them: fused layers are no further from float32 than the model's own."""
+    shape = SHAPE | {"hidden_size": 576, "num_hidden_layers": 8, "num_attention_heads": 9}
+    exact = build("llama", shape | {"num_key_value_heads": 3, "intermediate_size": 96}, gain=2)
+    exact.save_pretrained(tmp_path)
+    expected = take_apart(exact).hidden_states(ids)[-1]
+    parts = take_apart(AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16).eval())
+    rotation = parts.fused.rotation(torch.arange(30)[None])
+    wanted = take_apart(exact).fused.rotation(torch.arange(30)[None])
+    assert torch.equal(rotation.cos, wanted.cos.bfloat16())  # frequencies and angles stay float32
+    cache, states = KeyValueCache(parts, 2, 30), []
+    for place in range(30):
+        hidden = parts.embed(ids[:, place : place + 1], torch.tensor([[place]]))
+        for layer in parts.fused.layers:
+            hidden = layer(hidden, rotation.narrow(place, 1), cache)
+        states.append(hidden)
+    fused, own = (
+        (found.float() - expected).norm() / expected.norm()
+        for found in (torch.cat(states, 1), parts.hidden_states(ids)[-1])
+    )
+    assert fused < 1.05 * own < 0.2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", list(ARCHITECTURES))
+def test_flops_are_those_of_torch(kind):
+    """Of a layer, of the head, and of a skipped layer's keys and values (eager: torch counts no fused attention on the CPU)."""
+    arguments = VARIANTS[kind][1] | ({"word_embed_proj_dim": 32} if kind == "opt" else {})
+    parts = take_apart(build(kind, arguments))
+    parts.model.set_attn_implementation("eager")
+    state, positions = torch.zeros(1, 7, 32), torch.arange(7)[None]
+
+    def counted(run) -> int:
+        counter = FlopCounterMode(display=False)
+        with counter:
+            run()
+        return counter.get_total_flops()
+
+    config = parts.model.config
+    layer = counted(lambda: parts.run_layer(3, state, parts.positions(positions)))
+    assert layer == flops.layer_flops(config, 7, 7)
+    assert counted(lambda: parts.head(state)) == flops.head_flops(config, 7)
+    rotation = parts.fused.rotation(positions[:, :1])
+    skipped = counted(lambda: parts.fused.keys_values(state[:, :1], rotation, 5, 12))
+    passes = [flops.generation_flops(config, 1, [4], cache) for cache in ("propagate", "copy")]
+    assert skipped == passes[0] - passes[1]
+
+
 def test_sequences_beyond_a_window_are_refused(ids):
     parts = take_apart(build(*VARIANTS["mistral, windowed"]))
     assert parts.max_positions == 40
@@ -167,9 +234,6 @@ def test_sequences_beyond_a_window_are_refused(ids):
         generate(parts, [3] * 38, 3, FullDepth())
     with pytest.raises(InputError, match="45 tokens: allowed are at most the model's 40 positions"):
         parts.hidden_states(torch.zeros(1, 45, dtype=torch.int64))
-
-
-WIDE = {"num_hidden_layers": 8, "vocab_size": VOCABULARY, "pad_token_id": 2}
 
 
 @pytest.mark.parametrize(
@@ -189,7 +253,9 @@ def test_what_cannot_be_taken_apart_is_one_sentence(kind, arguments, message):
 
 
 def test_models_of_another_build_are_one_sentence():
-    t5 = AutoConfig.for_model("t5", d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2, vocab_size=VOCABULARY)
+    t5 = AutoConfig.for_model(
+        "t5", d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2, vocab_size=VOCABULARY
+    )
     with pytest.raises(InputError, match="'t5' .* is an encoder-decoder"):
         take_apart(AutoModelForSeq2SeqLM.from_config(t5))
     with pytest.raises(InputError, match="'llama' .* has no head"):

@@ -49,17 +49,17 @@ class Heads:
     width: int
 
 
-Norm = tuple[Tensor, Tensor | None, float]  # weight, bias, epsilon
+Norm = tuple[Tensor | None, Tensor | None, float]  # weight, bias, epsilon
 
 
 def rms_norm(states: Tensor, norm: Norm) -> Tensor:
     """By the root of the mean square."""
-    return F.rms_norm(states, norm[0].shape, norm[0], norm[2])
+    return F.rms_norm(states, states.shape[-1:], norm[0], norm[2])
 
 
 def layer_norm(states: Tensor, norm: Norm) -> Tensor:
     """By mean and standard deviation."""
-    return F.layer_norm(states, norm[0].shape, *norm)
+    return F.layer_norm(states, states.shape[-1:], *norm)
 
 
 def norm_heads(states: Tensor, norm: Norm) -> Tensor:
@@ -194,25 +194,17 @@ class FusedModel:
             for layer in layers:
                 scale, shift, _ = layer.attention_norm
                 weight = layer.joined[rows].float()
-                bias = torch.zeros(len(weight), device=weight.device)
-                if layer.joined_bias is not None:
-                    bias = layer.joined_bias[rows].float()
+                bias = weight.new_zeros(1) if layer.joined_bias is None else layer.joined_bias[rows].float()
                 if shift is not None:
                     bias = bias + weight @ shift.float()
-                weights.append(weight * scale.float())
-                biases.append(bias)
+                weights.append(weight if scale is None else weight * scale.float())
+                biases.append(bias.expand(len(weight)))
             self._fill_weights = torch.cat(weights).to(like.dtype)
             self._fill_biases = torch.cat(biases).to(like.dtype)
-        norm = layers[0].attention_norm
-        self._plain_norm = (
-            torch.ones_like(norm[0]),
-            None if norm[1] is None else torch.zeros_like(norm[1]),
-            norm[2],
-        )
-        self._key_norms: Norm | None = None
+        self._plain_norm = None, None, layers[0].attention_norm[2]
         if layers[0].head_norm is not None:
-            weights = torch.stack([layer.head_norm[0][-1] for layer in layers])  # (L, 1, D)
-            self._key_norms = weights[:, None, None], None, layers[0].head_norm[2]
+            weights = [layer.head_norm[0][-1] for layer in layers]
+            self._key_norms = torch.stack(weights)[:, None, None]  # (L, 1, 1, 1, D)
 
     def rotation(self, positions: Tensor) -> Rotation | None:
         """Cosines and sines of (B, T) positions; None for a model without rotary ones."""
@@ -242,9 +234,9 @@ class FusedModel:
         joined = F.linear(normed, self._fill_weights[rows], self._fill_biases[rows])
         joined = joined.view(batch, tokens, layers, 2 * heads.groups, heads.width)
         keys, values = joined.permute(2, 0, 3, 1, 4).split(heads.groups, 2)
-        if self._key_norms is not None:
-            weights, _, epsilon = self._key_norms
-            keys = norm_heads(keys, (weights[first - 1 : last], None, epsilon))
+        head_norm = self.layers[0].head_norm
+        if head_norm is not None:
+            keys = norm_heads(keys, (self._key_norms[first - 1 : last], None, head_norm[2]))
         return (keys if rotation is None else rotation.rotate(keys)), values
 
 
@@ -265,16 +257,15 @@ def _join(linears: list[nn.Linear]) -> tuple[Tensor, Tensor | None]:
     return tensors[0], tensors[1]
 
 
-def _norm(module: nn.Module, like: Tensor) -> Norm:
+def _norm(module: nn.Module) -> Norm:
     if isinstance(module, nn.LayerNorm):
-        if module.weight is None:
-            return like.new_ones(module.normalized_shape), None, module.eps
-        return module.weight.data, None if module.bias is None else module.bias.data, module.eps
+        return *_data(module), module.eps
     return module.weight.data, None, module.variance_epsilon
 
 
-def _data(linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
-    return linear.weight.data, None if linear.bias is None else linear.bias.data
+def _data(module: nn.Linear | nn.LayerNorm) -> tuple[Tensor | None, Tensor | None]:
+    weight, bias = module.weight, module.bias
+    return None if weight is None else weight.data, None if bias is None else bias.data
 
 
 @torch.inference_mode(False)  # decoding asks for it first, but the weights must stay good for training
@@ -297,7 +288,7 @@ def fuse(layers: nn.ModuleList, form: FusedForm, rotary: nn.Module | None, like:
                 index,
                 heads,
                 layer_norm if isinstance(norms[0], nn.LayerNorm) else rms_norm,
-                (_norm(norms[0], like), _norm(norms[1], like)),
+                (_norm(norms[0]), _norm(norms[1])),
                 (*_join([attn.q_proj, attn.k_proj, attn.v_proj]), *_data(part(form.out))),
                 (*(_join(up) if len(up) > 1 else _data(up[0])), *_data(part(form.down))),
                 part(form.activation),

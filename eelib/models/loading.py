@@ -71,7 +71,7 @@ def count_parameters(name: str) -> int:
 
 
 def load_model(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """An OPT or Llama model in evaluation mode; a name that leads nowhere gives InputError."""
+    """A causal language model in evaluation mode; a name that leads nowhere gives InputError."""
     if name in RANDOM_MODELS:
         return random_model(load_config(name), seed=0).to(dtype)
     with _one_sentence(name):
