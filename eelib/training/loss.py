@@ -118,13 +118,16 @@ def exit_loss(
         row_weights.append(weight / len(row_targets[-1]))
     counts = [len(part) for part in rows]
     row_targets = torch.cat(row_targets)
-    head, corrections = parts.model.lm_head.weight, None
+    head, bias, corrections = parts.head.weight, parts.head.bias, None
     if shortlists is not None:
         ids, corrections = shortlists.draw(row_targets, generator)
-        head, row_targets = head[ids], torch.searchsorted(ids, row_targets)
+        head, bias = head[ids], None if bias is None else bias[ids]
+        row_targets = torch.searchsorted(ids, row_targets)
     loss, row_losses = HeadLoss.apply(
         parts.norm(torch.cat(rows)),
         head,
+        bias,
+        parts.softcap,
         corrections,
         row_targets,
         torch.tensor(row_weights, device=targets.device).repeat_interleave(
@@ -148,34 +151,44 @@ class HeadLoss(torch.autograd.Function):
         ctx: Any,
         states: Tensor,
         head: Tensor,
+        bias: Tensor | None,
+        softcap: float | None,
         corrections: Tensor | None,
         targets: Tensor,
         row_weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """(N, D) states, (V, D) head, (V,) constants to add to its logits, (N,) targets and weights -> the weighted sum,
-        and (N,) losses."""
+        """(N, D) states, (V, D) head and its (V,) bias, `ModelParts.softcap`, (V,) constants that a shortlist adds to logits,
+        (N,) targets and weights -> the weighted sum, and (N,) losses."""
         grad_states, grad_head = torch.empty_like(states), torch.zeros_like(head)
+        grad_bias = None if bias is None else torch.zeros_like(bias)
         losses = torch.empty(len(states), device=states.device)
         size = max(1, HeadLoss.CHUNK // len(head))
         for start in range(0, len(states), size):
             rows = slice(start, start + size)
-            logits = (states[rows] @ head.T).float()
+            logits = F.linear(states[rows], head, bias).float()
+            if softcap is not None:
+                shares = torch.tanh(logits / softcap)
+                logits = softcap * shares
             if corrections is not None:
-                logits += corrections
+                logits = logits + corrections
             target = targets[rows, None]
             normaliser = logits.logsumexp(-1, keepdim=True)
             losses[rows] = (normaliser - logits.gather(-1, target)).squeeze(-1)
             gradient = logits.sub_(normaliser).exp_()
             gradient.scatter_add_(-1, target, torch.full_like(gradient[:, :1], -1.0))
             gradient *= row_weights[rows, None]
+            if softcap is not None:
+                gradient *= 1 - shares * shares
             grad_states[rows] = gradient @ head
             grad_head += gradient.T @ states[rows]
-        ctx.save_for_backward(grad_states, grad_head)
+            if grad_bias is not None:
+                grad_bias += gradient.sum(0)
+        ctx.save_for_backward(grad_states, grad_head, grad_bias)
         ctx.mark_non_differentiable(losses)
         return losses @ row_weights, losses
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Scale what forward made."""
-        grad_states, grad_head = ctx.saved_tensors
-        return grad_loss * grad_states, grad_loss * grad_head, None, None, None
+        made = [None if gradient is None else grad_loss * gradient for gradient in ctx.saved_tensors]
+        return *made, None, None, None, None
