@@ -226,7 +226,7 @@ def fine_tune(
         (end_of_line,) = tokenizer(f" {EOL}", add_special_tokens=False).input_ids
         only_end_of_line(model.get_input_embeddings(), end_of_line)
     attention = model.config._attn_implementation
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available() and getattr(model.config, "attention_dropout", 0.0) == 0:
         model.set_attn_implementation(CAUSAL_BLOCKS)
     trainer = ExitTrainer(
         model=model.train(),
