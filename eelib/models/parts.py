@@ -162,7 +162,8 @@ def take_apart(model: PreTrainedModel) -> ModelParts:
 
 def _parts(model: PreTrainedModel, architecture: Architecture) -> ModelParts:
     decoder, head = model.get_decoder(), model.get_output_embeddings()
-    for part, found in (("final norm", getattr(decoder, architecture.norm, None)), ("head", head)):
+    norm = getattr(decoder, architecture.norm)
+    for part, found in (("final norm", norm), ("head", head)):
         if found is None:
             raise InputError(
                 f"The model type {model.config.model_type!r} cannot be taken apart: this one has no {part}, by which layers "
@@ -178,7 +179,7 @@ def _parts(model: PreTrainedModel, architecture: Architecture) -> ModelParts:
         softcap=getattr(model.config, "final_logit_softcapping", None),
         _architecture=architecture,
         _decoder=decoder,
-        _norm=getattr(decoder, architecture.norm),
+        _norm=norm,
         _project=None if architecture.project is None else getattr(decoder, architecture.project),
     )
 
