@@ -104,7 +104,7 @@ def test_hub_records_are_split_id_and_code_without_markers(hub):
 
 
 def test_a_corpus_keeps_the_hubs_splits(hub):
-    files = load_corpus(data(hub), "java", hub)
+    files = load_corpus(data(hub), "java")
     assert [(file.split, file.id) for file in files] == [
         *[("train", f"train:{i}") for i in range(3)],
         *[("validation", f"validation:{i}") for i in range(2)],
@@ -113,7 +113,7 @@ def test_a_corpus_keeps_the_hubs_splits(hub):
 
 
 def test_without_a_validation_split_every_20th_training_file_becomes_it(hub):
-    files = load_corpus(data(hub), "python", hub)
+    files = load_corpus(data(hub), "python")
     by_split = {split: [file.id for file in files if file.split == split] for split in ("train", "test")}
     assert [file.id for file in files if file.split == "validation"] == ["train:0", "train:20", "train:40"]
     assert by_split["train"] == [f"train:{i}" for i in range(41) if i % 20]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,8 @@ from eelib.data.corpus import (
     CodeFile,
     codexglue_corpus,
     load_corpus,
-    packages_corpus,
     read_corpus,
+    read_package,
     save_corpus,
     token_runs,
     without_near_duplicates,
@@ -99,48 +100,28 @@ def test_one_shared_run_with_the_forbidden_ones_is_enough():
     assert kept([shares[50], shares[49]], forbidden=test_code) == [1]
 
 
+def test_seen_runs_are_shared_between_calls():
+    first, seen = names("a", 100), set()
+    assert list(without_near_duplicates([code_file("1", first)], seen=seen))
+    assert list(
+        without_near_duplicates([code_file("2", first), code_file("3", names("b", 60))], seen=seen)
+    ) == [code_file("3", names("b", 60))]
+
+
 # --- packages ---
 
 
-def test_splits_are_the_packages(package, tmp_path):
-    packages = [
-        package("early", "test", a=source("e", 20)),
-        package("late", "train", b=source("l", 20), a=source("m", 30), short=source("s", 16)),
-        package("middle", "validation", a=source("v", 17)),
-        package("other", "train", "java", A="class A { }"),
-    ]
-    files = packages_corpus(packages, "python", tmp_path)
+def test_a_package_is_read_whole(package, tmp_path):
+    late = package("late", "train", b=source("l", 20), a=source("m", 30), short=source("s", 16))
+    files = list(read_package(late, tmp_path))
     assert [(file.id, file.project, file.split, len(file.code)) for file in files] == [
         ("late-1.0:late-1.0/a.py", "late", "train", 119),
         ("late-1.0:late-1.0/b.py", "late", "train", 79),  # and `short` has 63 tokens
-        ("middle-1.0:middle-1.0/a.py", "middle", "validation", 67),
-        ("early-1.0:early-1.0/a.py", "early", "test", 79),
     ]
-    assert files[3].code[:5] == ["e0", "=", "<NUM_LIT>", "<EOL>", "e1"]
-    assert {file.language for file in files} == {"python"}
+    assert files[0].code[:5] == ["m0", "=", "<NUM_LIT>", "<EOL>", "m1"]
 
 
-def test_no_split_shares_a_run_with_a_later_one(package, tmp_path):
-    test_code, validation_code, licence = source("t", 20), source("v", 20), source("licence", 14)
-    packages = [
-        package("p1", "train", a=source("a", 20), leak=source("x", 9) + licence, copy=validation_code),
-        package("p2", "validation", a=validation_code, leak=source("y", 9) + licence),
-        package("p3", "test", a=test_code, b=source("z", 20) + licence),
-    ]
-    found = [(file.project, Path(file.id).stem) for file in packages_corpus(packages, "python", tmp_path)]
-    assert found == [("p1", "a"), ("p2", "a"), ("p3", "a"), ("p3", "b")]
-
-
-def test_an_empty_corpus_is_said(package, tmp_path):
-    packages = [
-        package("p1", "train", a=source("a", 20)),
-        package("p2", "validation", a=source("v", 20)),
-        package("p3", "test", a=source("t", 16)),
-    ]
-    with pytest.raises(InputError, match="The test split of the python packages corpus is empty"):
-        packages_corpus(packages, "python", tmp_path)
-    with pytest.raises(InputError, match="none for language 'java'"):
-        packages_corpus(packages, "java", tmp_path)
+def test_an_empty_split_is_said():
     with pytest.raises(InputError, match="The test split of the java corpus is empty"):
         codexglue_corpus("java", [("train", str(i), ["a"]) for i in range(30)])
 
@@ -151,6 +132,7 @@ def test_an_empty_corpus_is_said(package, tmp_path):
 def test_a_corpus_reads_as_it_was_saved(tmp_path):
     files = [
         CodeFile("p-1:é.py", "p", "python", "train", ["x", "=", "'<STR_LIT>'", "<EOL>", "ü"]),
+        CodeFile("8", "q", "python", "train", ["y"], "today", "y # why\n"),
         CodeFile("7", "", "java", "test", ["\\", '"', ","]),
     ]
     save_corpus(files, tmp_path / "corpus.parquet")
@@ -179,7 +161,7 @@ def ids(
     folder: Path, train: int | None, validation: int | None = None, test: int | None = None
 ) -> dict[str, list[str]]:
     limits = {"train_files": train, "validation_files": validation, "test_files": test}
-    files = load_corpus(data("line-completion", path=str(folder), **limits), "java", folder)
+    files = load_corpus(data("line-completion", path=str(folder), **limits), "java")
     return {split: [file.id for file in files if file.split == split] for split in corpus.SPLITS}
 
 
@@ -197,30 +179,19 @@ def test_limits_take_the_same_files_every_time(folder):
     assert set(ids(folder, 5)["train"]) < set(some["train"]) < set(ids(folder, 20)["train"])
 
 
-def test_the_packages_of_the_table_are_one_source(package, tmp_path, monkeypatch):
-    packages = [package(f"p-{split}", split, a=source(split, 20)) for split in corpus.SPLITS]
-    header = "project,version,file,sha256,bytes,licence,language,split"
-    rows = [",".join(str(getattr(row, column)) for column in header.split(",")) for row in packages]
-    (tmp_path / "packages.csv").write_text("\n".join([header, *rows]) + "\n")
-    monkeypatch.setattr(corpus, "PACKAGES_TABLE", tmp_path / "packages.csv")
-    files = load_corpus(data("packages"), "python", tmp_path)
-    assert files == packages_corpus(packages, "python", tmp_path)
-    with pytest.raises(InputError, match=r"data\.projects names 'nobody': allowed are p-test, p-train"):
-        load_corpus(data("packages", projects=["p-train", "nobody"]), "python", tmp_path)
+def test_the_shipped_corpora_are_one_source():
+    files = load_corpus(data("shipped", projects=["httpx", "carbon", "httpie"], train_files=5), "python")
+    assert Counter(file.split for file in files)["train"] == 5
+    assert {(file.project, file.split, file.era) for file in files} == {
+        ("httpie", "train", "2014"),
+        ("carbon", "validation", "2013"),
+        ("httpx", "test", "today"),
+    }
+    assert all(file.source for file in files)
+    with pytest.raises(InputError, match=r"data\.projects names 'nobody': allowed are @capacitor"):
+        load_corpus(data("shipped", projects=["httpx", "nobody"]), "python")
 
 
-def test_a_profile_may_name_its_projects(package, tmp_path, monkeypatch):
-    packages = [
-        package(f"{name}-{split}", split, a=source(name + split, 20))
-        for split in corpus.SPLITS
-        for name in ("p", "q")
-    ]
-    monkeypatch.setattr(corpus, "read_table", lambda _: packages)
-    chosen = data("packages", projects=["p-train", "q-train", "q-validation", "p-test"])
-    found = [file.project for file in load_corpus(chosen, "python", tmp_path)]
-    assert found == ["p-train", "q-train", "q-validation", "p-test"]
-
-
-def test_line_completion_needs_its_folder(tmp_path):
+def test_line_completion_needs_its_folder():
     with pytest.raises(InputError, match=r"data\.path is empty"):
-        load_corpus(data("line-completion"), "java", tmp_path)
+        load_corpus(data("line-completion"), "java")

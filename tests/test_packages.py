@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from eelib.data import packages
-from eelib.data.packages import SourcePackage, fetch, read_table, source_files
+from eelib.data import apt_sources, archives, packages
+from eelib.data.archives import source_files
+from eelib.data.packages import SourcePackage, fetch, read_table
 from eelib.study.errors import InputError
 
 DATA = Path(packages.__file__).parent
@@ -163,24 +164,20 @@ def test_missing_table_and_wrong_columns(tmp_path):
         read_table(write_table(tmp_path / "table.csv", header=HEADER.replace("sha256", "sha1")))
 
 
-def test_the_shipped_tables_split_by_project():
-    study, further = (read_table(DATA / name) for name in ("packages.csv", "pretraining_packages.csv"))
+def test_the_tables_split_by_project():
+    study, further = (read_table(DATA / name) for name in ("sources.csv", "pretraining_packages.csv"))
     assert {(package.language, package.split) for package in study} == {
         (language, split) for language in ("java", "python") for split in ("train", "validation", "test")
     }
     assert {package.split for package in further} == {"pretrain"}
-    assert all(package.registry == "pypi" for package in study)
     rows = study + further
     assert len({package.file for package in rows}) == len(rows)
     splits: dict[str, set[str]] = {}
     for package in rows:
         splits.setdefault(package.project.lower(), set()).add(package.split)
     assert all(len(found) == 1 for found in splits.values())
-    assert sum(package.bytes for package in study) < 60e6
-    assert not any("GPL" in package.licence for package in study)
-    for language in ("java", "python"):
-        tests = [package for package in study if (package.language, package.split) == (language, "test")]
-        assert len(tests) >= 3
+    assert all(bool(package.era) == (package.language == "python") for package in study)
+    assert not any("GPL" in package.licence or "EPL" in package.licence for package in study)
 
 
 # --- the download ---
@@ -288,12 +285,14 @@ def stub_command(folder: Path, name: str, script: str, monkeypatch) -> None:
     ("registry", "command", "argument", "written"),
     [
         ("debian", "apt-get", "demo=1.0", "demo_1.0_all.deb"),
+        ("debian-source", "apt-get", "--tar-only demo=1.0", "demo_1.0.orig.tar.gz"),
         ("npm", "npm", "demo@1.0", "demo-1.0.tgz"),
     ],
 )
 def test_debian_and_npm_come_by_their_commands(tmp_path, monkeypatch, registry, command, argument, written):
     (tmp_path / "served").write_bytes(ARCHIVE)
-    script = f'case "$*" in *{argument}) cp {tmp_path}/served {written};; *) exit 9;; esac'
+    monkeypatch.setattr(packages, "source_options", lambda: ["-o", "Dir::State=elsewhere"])
+    script = f'case "$*" in *"{argument}") cp {tmp_path}/served {written};; *) exit 9;; esac'
     stub_command(tmp_path / "bin", command, script, monkeypatch)
     package = dataclasses.replace(DEMO, file=written, registry=registry)
     assert fetch(package, tmp_path / "cache").read_bytes() == ARCHIVE
@@ -312,6 +311,31 @@ def test_a_command_that_finds_the_disk_full_or_is_missing(tmp_path, monkeypatch)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match="npm is not installed"):
         fetch(package, tmp_path / "cache")
+
+
+def test_source_entries_are_the_systems_own(tmp_path, monkeypatch):
+    """apt's commands are stubs here: entries become deb-src in a folder of ours, and the system's stay."""
+    entries = {
+        "sources.list": "deb [signed-by=/k] http://a/debian stable main\n# deb http://b x y\ndeb-src http://c x y\n",
+        "parts/own.sources": "Types: deb\nURIs: http://d\nSuites: stable\n\nTypes: deb deb-src\nURIs: http://e\n",
+    }
+    (tmp_path / "parts").mkdir()
+    for name, text in entries.items():
+        (tmp_path / name).write_text(text)
+    config = f"echo \"LIST='{tmp_path}/sources.list'\"; echo \"PARTS='{tmp_path}/parts/'\""
+    stub_command(tmp_path / "bin", "apt-config", config, monkeypatch)
+    (tmp_path / "bin" / "apt-get").write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/calls\n')
+    (tmp_path / "bin" / "apt-get").chmod(0o755)
+    options = apt_sources.source_options.__wrapped__()
+    (parts,) = (Path(word.partition("=")[2]) for word in options if word.startswith("Dir::Etc::sourceparts="))
+    assert (parts / "sources.list").read_text() == (
+        "deb-src [signed-by=/k] http://a/debian stable main\n# deb http://b x y\ndeb-src http://c x y\n"
+    )
+    assert (parts / "own.sources").read_text() == (
+        "Types: deb-src\nURIs: http://d\nSuites: stable\n\nTypes: deb-src\nURIs: http://e\n"
+    )
+    assert {name: (tmp_path / name).read_text() for name in entries} == entries
+    assert (tmp_path / "calls").read_text() == " ".join([*options, "update"]) + "\n"
 
 
 # --- the archives ---
@@ -353,8 +377,8 @@ def test_what_is_left_out(tmp_path):
         "demo/vendors.py": b"x = 4",
         "demo/._kept.py": b"\x00\x05\x16\x07",
         "demo/utf16.py": "x = 5".encode("utf-16"),
-        "demo/limit.py": b"#" * packages.LARGEST_FILE,
-        "demo/large.py": b"#" * (packages.LARGEST_FILE + 1),
+        "demo/limit.py": b"#" * archives.LARGEST_FILE,
+        "demo/large.py": b"#" * (archives.LARGEST_FILE + 1),
     }
     stream = io.BytesIO(tar_bytes(files, "w"))
     with tarfile.open(fileobj=stream, mode="a") as tar:

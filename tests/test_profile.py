@@ -47,7 +47,7 @@ def test_there_are_four_profiles():
 @pytest.mark.parametrize("name", ["ci", "laptop", "gpu"])
 def test_without_a_hub_contexts_fit_the_pico_models(name):
     profile = load_profile(name)
-    assert profile.data.source == "packages"
+    assert profile.data.source == "shipped"
     assert profile.context.max_tokens + profile.context.new_tokens <= POSITIONS
     assert profile.fine_tuning.sequence_length <= POSITIONS
 
@@ -231,7 +231,7 @@ def test_every_setting_can_be_overridden():
         ("languages=[]", "languages is empty: at least one is needed."),
         ("languages=cobol", "The language is 'cobol': allowed are java, python."),
         ("dtype=int8", "The dtype is 'int8': allowed are float32, bfloat16, float16."),
-        ("data.source=web", "The data source is 'web': allowed are packages, hub, line-completion."),
+        ("data.source=web", "The data source is 'web': allowed are shipped, hub, line-completion."),
         (
             "fine_tuning.lr_scheduler_type=steep",
             "The learning-rate schedule is 'steep': allowed are constant, constant_with_warmup, linear, cosine.",

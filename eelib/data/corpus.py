@@ -1,7 +1,7 @@
 """Corpora: lists of tokenised code files, with near-duplicates and leaks between splits removed.
 
-Three sources give the same thing, a `CodeFile` a source file, through `load_corpus`: the pinned source packages of
-`packages.csv`, the hub's CodeXGLUE dataset, and CodeXGLUE's line-completion files.
+Three sources give the same thing, a `CodeFile` a source file, through `load_corpus`: the corpora shipped in `data/`
+(`build.py` makes them), the hub's CodeXGLUE dataset, and CodeXGLUE's line-completion files.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,14 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
+from eelib.data.archives import source_files
 from eelib.data.codexglue import VALIDATION_EVERY, hub_records, line_completion_records
-from eelib.data.lexing import tokenize_source
-from eelib.data.packages import SourcePackage, fetch, read_table, source_files
+from eelib.data.lexing import LANGUAGES, tokenize_source
+from eelib.data.packages import SourcePackage, fetch
+from eelib.data.shipped import shipped_projects, shipped_records
 from eelib.study.errors import InputError
 from eelib.study.profile import Data
 
-PACKAGES_TABLE = Path(__file__).parent / "packages.csv"
 SPLITS = ("train", "validation", "test")
 RUN_LENGTH = 50  # tokens; two files that share a run of this length share code, not habits
 NEAR_DUPLICATE_SHARE = 0.5  # of a file's runs already seen in files before it
@@ -27,13 +29,22 @@ MIN_TOKENS = 64  # shorter files leave no context and no reference at a 20% spli
 
 @dataclass(frozen=True)
 class CodeFile:
-    """One source file of a corpus: `code` is its list of tokens (CodeXGLUE style, without `<s>` and `</s>`)."""
+    """One source file of a corpus.
+
+    Attributes
+    ----------
+    code: its list of tokens (CodeXGLUE style, without `<s>` and `</s>`).
+    era: of a shipped Python file the year of its release, which is one of PY150's years, or "today"; else empty.
+    source: the text that `code` comes from, with its comments and layout; None where the corpus holds tokens only.
+    """
 
     id: str
     project: str
     language: str
     split: str
     code: list[str]
+    era: str = ""
+    source: str | None = None
 
 
 def token_runs(code: list[str], length: int = RUN_LENGTH) -> np.ndarray:
@@ -61,16 +72,17 @@ def _token_hash(token: str) -> int:
 
 
 def without_near_duplicates(
-    files: Iterable[CodeFile], forbidden: set[int] | None = None
+    files: Iterable[CodeFile], forbidden: set[int] | None = None, seen: set[int] | None = None
 ) -> Iterator[CodeFile]:
     """Files in order, less those that mostly repeat earlier ones or share any run with `forbidden`.
 
     Parameters
     ----------
     forbidden: hashes of runs (`token_runs`) that no kept file may contain, e.g. those of the evaluation splits.
+    seen: hashes of the runs of earlier files, to which those of the kept ones are added.
     """
     forbidden = forbidden or set()
-    seen: set[int] = set()
+    seen = set() if seen is None else seen
     for file in files:
         runs = token_runs(file.code).tolist()
         if not forbidden.isdisjoint(runs):
@@ -96,29 +108,19 @@ def read_package(package: SourcePackage, cache_dir: Path) -> Iterator[CodeFile]:
             )
 
 
-def packages_corpus(packages: list[SourcePackage], language: str, cache_dir: Path) -> list[CodeFile]:
-    """The corpus of pinned packages in one language, split by project as the table says.
+def shipped_corpus(language: str, projects: list[str] | None = None) -> list[CodeFile]:
+    """The corpus of a language in `data/`, or what it has of the projects that a profile names.
 
-    The test split is deduplicated first and may not lose files to the others: a validation file that shares a run of 50
-    tokens with a test file is dropped, and a training file that shares one with either.
+    A name that no shipped corpus has, and a split without files, give InputError.
     """
-    chosen = [package for package in packages if package.language == language]
-    if not chosen:
-        raise InputError(f"The table of source packages lists none for language {language!r}.")
-    kept: dict[str, list[CodeFile]] = {}
-    forbidden: set[int] = set()
-    for split in reversed(SPLITS):
-        files = (
-            file for package in chosen if package.split == split for file in read_package(package, cache_dir)
-        )
-        kept[split] = list(without_near_duplicates(files, forbidden))
-        if not kept[split]:
-            raise InputError(
-                f"The {split} split of the {language} packages corpus is empty: no file has {MIN_TOKENS} tokens."
-            )
-        for file in kept[split]:
-            forbidden.update(token_runs(file.code).tolist())
-    return [file for split in SPLITS for file in kept[split]]
+    files = [CodeFile(**record) for record in shipped_records(language)]
+    if projects is not None:
+        known = {project for other in LANGUAGES for project in shipped_projects(other)}
+        if unknown := sorted(set(projects) - known):
+            raise InputError(f"data.projects names {unknown[0]!r}: allowed are {', '.join(sorted(known))}.")
+        files = [file for file in files if file.project in projects]
+    _check_splits(files, language)
+    return files
 
 
 def codexglue_corpus(language: str, records: Iterable[tuple[str, str, list[str]]]) -> list[CodeFile]:
@@ -134,21 +136,20 @@ def codexglue_corpus(language: str, records: Iterable[tuple[str, str, list[str]]
         training = [file for file in files if file.split == "train"]
         held_out = {file.id for file in training[::VALIDATION_EVERY]}
         files = [replace(file, split="validation") if file.id in held_out else file for file in files]
-    for split in SPLITS:
-        if not any(file.split == split for file in files):
-            raise InputError(f"The {split} split of the {language} corpus is empty.")
+    _check_splits(files, language)
     return sorted(files, key=lambda file: SPLITS.index(file.split))
 
 
-def load_corpus(config: Data, language: str, cache_dir: Path) -> list[CodeFile]:
-    """The corpus that a profile's `data` section asks for, cut to its number of files (the first ones of a fixed shuffle).
+def _check_splits(files: list[CodeFile], language: str) -> None:
+    for split in SPLITS:
+        if not any(file.split == split for file in files):
+            raise InputError(f"The {split} split of the {language} corpus is empty.")
 
-    Parameters
-    ----------
-    cache_dir: where downloaded packages are kept.
-    """
-    if config.source == "packages":
-        files = packages_corpus(chosen_packages(config), language, cache_dir)
+
+def load_corpus(config: Data, language: str) -> list[CodeFile]:
+    """The corpus that a profile's `data` section asks for, cut to its number of files (the first ones of a fixed shuffle)."""
+    if config.source == "shipped":
+        files = shipped_corpus(language, config.projects)
     elif config.source == "hub":
         files = codexglue_corpus(language, hub_records(language, config.path))
     else:
@@ -166,23 +167,11 @@ def load_corpus(config: Data, language: str, cache_dir: Path) -> list[CodeFile]:
     return kept
 
 
-def chosen_packages(config: Data) -> list[SourcePackage]:
-    """The packages of the table, or those of the projects that a profile names."""
-    table = read_table(PACKAGES_TABLE)
-    if config.projects is None:
-        return table
-    known = {package.project for package in table}
-    if unknown := sorted(set(config.projects) - known):
-        raise InputError(f"data.projects names {unknown[0]!r}: allowed are {', '.join(sorted(known))}.")
-    return [package for package in table if package.project in config.projects]
-
-
 def save_corpus(files: list[CodeFile], path: Path) -> None:
-    """Write a corpus as Parquet: columns `id`, `project`, `language`, `split`, `code` (list of tokens)."""
+    """Write a corpus as Parquet: columns as the fields of `CodeFile`, `code` a list of tokens."""
     pd.DataFrame([vars(file) for file in files]).to_parquet(path, index=False)
 
 
 def read_corpus(path: Path) -> list[CodeFile]:
     """A corpus written by `save_corpus`."""
-    frame = pd.read_parquet(path)
-    return [CodeFile(code=list(row.pop("code")), **row) for row in frame.to_dict("records")]
+    return [CodeFile(**row) for row in pq.read_table(path).to_pylist()]

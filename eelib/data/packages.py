@@ -1,6 +1,6 @@
-"""Pinned source packages: the tables, the verified download, and the source files inside an archive.
+"""Pinned source packages: the tables and the verified download.
 
-Nothing is built, run or unpacked to disk: an archive is checked (size, sha256) and then read in memory.
+Nothing is built, run or unpacked to disk: an archive is checked (size, sha256) and then read in memory (`archives.py`).
 """
 
 import ast
@@ -10,18 +10,13 @@ import dataclasses
 import errno
 import functools
 import hashlib
-import io
-import lzma
 import os
 import shutil
 import ssl
 import subprocess
 import sys
-import tarfile
 import tempfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -31,12 +26,12 @@ from unearth.errors import UnpackError
 from unearth.fetchers import PyPIClient
 from unearth.preparer import HTTPErrors
 
+from eelib.data.apt_sources import source_options
+from eelib.data.archives import SUFFIX
 from eelib.study.errors import InputError
 
-SUFFIX = {"java": ".java", "python": ".py"}
-REGISTRIES = ("pypi", "debian", "npm")
+REGISTRIES = ("pypi", "debian", "debian-source", "npm")
 SPLITS = ("train", "validation", "test", "pretrain")
-LARGEST_FILE = 1_000_000  # bytes; longer files are generated tables, not code that somebody wrote
 
 
 @dataclass(frozen=True)
@@ -44,9 +39,9 @@ class SourcePackage:
     """One archive of one project, as pinned in a table.
 
     `bytes` is the archive's size, `sha256` its lower-case hex digest, `language` in {"java", "python"},
-    `split` in {"train", "validation", "test", "pretrain"} and `registry` in {"pypi", "debian", "npm"}.
+    `split` in {"train", "validation", "test", "pretrain"} and `registry` one of `REGISTRIES`.
     `exclude` names folders and files to pass to `source_files`: copies of other projects, tables, and
-    (OpenJDK) the compiler and its kin.
+    (OpenJDK) the compiler and its kin. `era` is the year of a release of PY150's years, or "today".
     """
 
     project: str
@@ -59,12 +54,13 @@ class SourcePackage:
     split: str
     exclude: tuple[str, ...] = ()
     registry: str = "pypi"
+    era: str = ""
 
 
 def read_table(path: Path) -> list[SourcePackage]:
-    """The rows of `packages.csv` or `pretraining_packages.csv`, in their order.
+    """The rows of `sources.csv` or `pretraining_packages.csv`, in their order.
 
-    `exclude` is a list separated by blanks; it and `registry` may be missing as columns (nothing, pypi).
+    `exclude` is a list separated by blanks; it, `registry` and `era` may be missing as columns (nothing, pypi, nothing).
     Raises InputError for a missing file, missing or unknown columns, and values outside their sets.
     """
     if not Path(path).is_file():
@@ -73,8 +69,10 @@ def read_table(path: Path) -> list[SourcePackage]:
     with open(path, encoding="utf-8", newline="") as lines:
         reader = csv.DictReader(lines)
         columns = reader.fieldnames or []
-        if not set(fields[:-2]) <= set(columns) <= set(fields):
-            raise InputError(f"{path} has the columns {columns}; allowed are {fields}, the last two optional")
+        if not set(fields[:-3]) <= set(columns) <= set(fields):
+            raise InputError(
+                f"{path} has the columns {columns}; allowed are {fields}, the last three optional"
+            )
         return [_package(row, f"{path}, line {reader.line_num}") for row in reader]
 
 
@@ -199,6 +197,12 @@ def _from_debian(package: SourcePackage, folder: Path) -> Path:
     return _by_command(package, folder, command, "*.deb")
 
 
+def _from_debian_source(package: SourcePackage, folder: Path) -> Path:
+    version = f"{package.project}={package.version}"
+    command = ["apt-get", *source_options(), "source", "--download-only", "--tar-only", version]
+    return _by_command(package, folder, command, "*.tar.*")
+
+
 def _from_npm(package: SourcePackage, folder: Path) -> Path:
     command = ["npm", "pack", "--ignore-scripts", f"{package.project}@{package.version}"]
     return _by_command(package, folder, command, "*.tgz")
@@ -219,73 +223,6 @@ def _by_command(package: SourcePackage, folder: Path, command: list[str], patter
 DOWNLOADERS: dict[str, Callable[[SourcePackage, Path], Path]] = {
     "pypi": _from_pypi,
     "debian": _from_debian,
+    "debian-source": _from_debian_source,
     "npm": _from_npm,
 }
-
-
-def source_files(archive: Path, language: str, exclude: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
-    """(path inside the archive, text) of every source file of `language`, by path.
-
-    Reads tar (any compression), zip, and deb with the `src.zip` inside it. Only regular files of at most 1 MB
-    without NUL bytes count. A file is utf-8, or else latin-1 (which decodes everything, as old sources need).
-    `exclude` names folders and files: a path is left out when one of them is a component of it.
-    Raises InputError when the archive is missing or damaged.
-    """
-    for path, content in sorted(dict(_members(Path(archive), SUFFIX[language])).items()):
-        parts = PurePosixPath(path).parts
-        is_resource_fork = parts[-1].startswith("._")  # what macOS adds to a tar beside each file
-        if set(parts).isdisjoint(exclude) and not is_resource_fork and b"\0" not in content:
-            yield path, _decode(content)
-
-
-def _decode(content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
-
-
-def _members(archive: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
-    try:
-        if archive.suffix == ".deb":
-            yield from _members_of_deb(archive, suffix)
-        elif zipfile.is_zipfile(archive):
-            yield from _members_of_zip(archive, suffix)
-        else:
-            with tarfile.open(archive) as tar:
-                yield from _members_of_tar(tar, suffix)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error, OSError) as error:
-        raise InputError(f"{archive} cannot be read as an archive: {error}") from error
-
-
-def _members_of_tar(tar: tarfile.TarFile, suffix: str) -> Iterator[tuple[str, bytes]]:
-    for member in tar:
-        if member.isreg() and member.name.endswith(suffix) and member.size <= LARGEST_FILE:
-            yield member.name, tar.extractfile(member).read()
-
-
-def _members_of_zip(archive: Path | io.BytesIO, suffix: str) -> Iterator[tuple[str, bytes]]:
-    with zipfile.ZipFile(archive) as source:
-        for member in source.infolist():
-            is_link = (member.external_attr >> 16) & 0o170000 == 0o120000
-            if member.filename.endswith(suffix) and member.file_size <= LARGEST_FILE and not is_link:
-                yield member.filename, source.read(member)
-
-
-def _members_of_deb(archive: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
-    """A deb is an `ar` archive: 8 bytes of magic, then 60-byte headers, then an even count of bytes each."""
-    with open(archive, "rb") as stream:
-        if stream.read(8) != b"!<arch>\n":
-            raise tarfile.ReadError("no deb: the ar magic is missing")
-        while len(header := stream.read(60)) == 60:
-            name, size = header[:16].decode().strip().rstrip("/"), int(header[48:58])
-            if name.startswith("data.tar"):
-                with tarfile.open(fileobj=io.BytesIO(stream.read(size))) as tar:
-                    yield from _members_of_tar(tar, suffix)
-                    for member in tar.getmembers():
-                        if member.isreg() and PurePosixPath(member.name).name == "src.zip":
-                            inner = io.BytesIO(tar.extractfile(member).read())
-                            yield from _members_of_zip(inner, suffix)
-                return
-            stream.seek(size + size % 2, io.SEEK_CUR)
-    raise tarfile.ReadError("no data.tar in the deb")

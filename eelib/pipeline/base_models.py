@@ -26,12 +26,12 @@ from eelib.study.profile import load_profile
 LAYERS_FILE = "layers.csv"
 
 
-def held_out_files(codexglue: Path | None, cache_dir: Path) -> dict[tuple[str, str], list[list[str]]]:
-    """Code of the test files by (corpus, language): of the packages, and of CodeXGLUE where its files are at hand."""
+def held_out_files(codexglue: Path | None) -> dict[tuple[str, str], list[list[str]]]:
+    """Code of the test files by (corpus, language): of the shipped corpora, and of CodeXGLUE where its files are at hand."""
     corpora = {}
     for language in LANGUAGES:
-        files = load_corpus(load_profile("laptop").data, language, cache_dir)
-        corpora["packages", language] = [file.code for file in files if file.split == "test"]
+        files = load_corpus(load_profile("laptop").data, language)
+        corpora["shipped", language] = [file.code for file in files if file.split == "test"]
     if codexglue is not None:
         for language in LANGUAGES:
             found = sorted(codexglue.glob(f"{language}_test.jsonl*"))
@@ -71,9 +71,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("model", help="a shipped model's name")
     parser.add_argument("--codexglue", type=Path, help="folder of <language>_test.jsonl(.gz) files")
-    parser.add_argument(
-        "--cache", type=Path, default=Path("cache/packages"), help="downloaded source packages"
-    )
     args = parser.parse_args()
     folder = SHIPPED / args.model
     try:
@@ -82,7 +79,7 @@ def main() -> None:
             raise InputError(
                 f"There is no pretrained model {args.model!r}: allowed are {', '.join(shipped)}."
             )
-        scores = base_model_scores(args.model, held_out_files(args.codexglue, args.cache))
+        scores = base_model_scores(args.model, held_out_files(args.codexglue))
         write_report(folder, scores)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,42 +1,28 @@
 """Stages of notebook 01: the corpora."""
 
 from collections import Counter
-from dataclasses import astuple
 from pathlib import Path
 
 import pandas as pd
 
-from eelib.data.corpus import (
-    PACKAGES_TABLE,
-    CodeFile,
-    chosen_packages,
-    load_corpus,
-    read_corpus,
-    save_corpus,
-)
+from eelib.data.corpus import CodeFile, load_corpus, read_corpus, save_corpus
+from eelib.data.shipped import SHIPPED, shipped_hash
 from eelib.pipeline.study import Study
 from eelib.study.provenance import folder_hash
 from eelib.study.stages import Artifact, Stage
-
-PACKAGE_CACHE = Path("cache/packages")
 
 
 def corpus(study: Study, language: str) -> Artifact:
     """The corpus of a language: `corpus.parquet`."""
     data = study.profile.section("data")["data"]
-    if data["source"] == "packages":
-        packages = [
-            astuple(package)
-            for package in chosen_packages(study.profile.data)
-            if package.language == language
-        ]
-        content = {"packages": packages}
+    if data["source"] == "shipped":
+        content = {"sha256": shipped_hash(language)}
     else:
         content = {"files": folder_hash(Path(data["path"])) if data["path"] else "the hub's pinned revision"}
     stage = Stage(f"corpus/{language}", layer="data", config={"language": language} | data | content)
 
     def build(folder: Path) -> None:
-        save_corpus(load_corpus(study.profile.data, language, PACKAGE_CACHE), folder / "corpus.parquet")
+        save_corpus(load_corpus(study.profile.data, language), folder / "corpus.parquet")
 
     return study.stage(stage, "01", build)
 
@@ -49,8 +35,10 @@ def files_of(artifact: Artifact, split: str) -> list[CodeFile]:
 def describe_source(study: Study) -> str:
     """One sentence on where the corpora come from."""
     data = study.profile.data
-    if data.source == "packages":
-        return f"Corpora: pinned source packages of {PACKAGES_TABLE.name}, split by project."
+    if data.source == "shipped":
+        return (
+            f"Corpora: shipped in {SHIPPED}/, split by project (sources and licences in {SHIPPED}/NOTICE.md)."
+        )
     if data.source == "hub":
         return (
             f"Corpora: the hub's CodeXGLUE token-completion dataset{f' in {data.path}' if data.path else ''}."

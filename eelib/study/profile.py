@@ -28,9 +28,9 @@ _SCHEDULERS = ["constant", "constant_with_warmup", "linear", "cosine"]
 class Data:
     """Where code files come from and how many of them are used."""
 
-    source: str  # packages | hub | line-completion
+    source: str  # shipped | hub | line-completion
     path: str | None  # folder of line-completion files, or of a local copy of the hub's; null: the hub
-    projects: list[str] | None  # packages: only these projects of the table; null: all
+    projects: list[str] | None  # shipped: only these projects; null: all
     train_files: int | None  # at most this many files of each language; null: all
     validation_files: int | None
     test_files: int | None
@@ -291,7 +291,7 @@ def check_choice(what: str, value: str, allowed: list[str]) -> None:
 
 
 def _check(profile: Profile) -> None:
-    check_choice("data source", profile.data.source, ["packages", "hub", "line-completion"])
+    check_choice("data source", profile.data.source, ["shipped", "hub", "line-completion"])
     check_choice("dtype", profile.dtype, ["float32", "bfloat16", "float16"])
     for language in profile.languages:
         check_choice("language", language, ["java", "python"])
