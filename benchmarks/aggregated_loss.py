@@ -1,6 +1,6 @@
 """What a step of the aggregated loss costs over a plain one: time, and memory that is held for the loss.
 
-    .venv/bin/python benchmarks/aggregated_loss.py [--model llama-pico] [--repeats 7]
+    .venv/bin/python benchmarks/aggregated_loss.py [--model opt-pico] [--repeats 7]
 
 Step time is measured on a shipped model, sides interleaved. Peak memory of the loss is computed by shapes, for that model
 and for 3 billion parameters with Llama 3.2's vocabulary. Writes `results/benchmarks/aggregated-loss-<model>.json`.
@@ -72,7 +72,7 @@ def loss_memory(config: PretrainedConfig, positions: int) -> dict[str, float]:
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--model", default="llama-pico")
+    parser.add_argument("--model", default="opt-pico")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()

@@ -1,6 +1,6 @@
 """An evaluation sweep, thresholds x prompts: batched over one prompt at a time without a cache, and whether they agree.
 
-    .venv/bin/python benchmarks/batch.py [--model llama-pico] [--prompts 64]
+    .venv/bin/python benchmarks/batch.py [--model opt-pico] [--prompts 64]
 
 Prints the ratio and writes `results/benchmarks/batch-<model>.json`.
 """
@@ -23,7 +23,7 @@ PROMPT, NEW = 120, 15
 def main() -> None:
     """Measure once on each side: the slow one takes minutes."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--model", default="llama-pico")
+    parser.add_argument("--model", default="opt-pico")
     parser.add_argument("--prompts", type=int, default=64)
     args = parser.parse_args()
     parts = model_named(args.model, torch.float32)

@@ -1,6 +1,6 @@
 """Ratios of decoding speed, each from one process with its sides interleaved, as medians.
 
-    .venv/bin/python benchmarks/decode.py [--model llama-pico | opt-pico | llama-350m] [--dtype bfloat16] [--repeats 15] [--new 30]
+    .venv/bin/python benchmarks/decode.py [--model opt-pico | smollm2-135m | llama-350m] [--dtype bfloat16] [--repeats 15] [--new 30]
 
 Prints a table and writes `results/benchmarks/decode-<model>-<dtype>.json`.
 """
@@ -48,7 +48,7 @@ def repeat(side) -> None:
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--model", default="llama-pico", help="a shipped model, or llama-350m")
+    parser.add_argument("--model", default="opt-pico", help="a shipped model, or llama-350m")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--new", type=int, default=30, help="tokens to generate")

@@ -1,6 +1,6 @@
 """Validation loss by exit over training: the aggregated loss as a full sum, at sampled positions, and with sampled exits.
 
-    .venv/bin/python benchmarks/loss_variants.py [--model llama-pico] [--language java] [--steps 48]
+    .venv/bin/python benchmarks/loss_variants.py [--model opt-pico] [--language java] [--steps 48]
 
 Fine-tunes the model once a variant on the laptop profile's corpus (`./run_all.sh --only 01` makes it), same files, order and
 steps, and measures the loss of every exit on validation files at some steps. Writes `results/benchmarks/loss-variants-<model>`
@@ -81,7 +81,7 @@ def draw(frame: pd.DataFrame, path: Path) -> None:
 def main() -> None:
     """Train, measure and report."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--model", default="llama-pico")
+    parser.add_argument("--model", default="opt-pico")
     parser.add_argument("--language", default="java")
     parser.add_argument("--steps", type=int, default=48)
     parser.add_argument("--snapshots", type=int, default=6)

@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/rl.py [--steps 50000] [--threads 1]
 
 PPO runs with Table 6.6's buffer, batch, epochs and network; its time for 500,000 steps is scaled up from `--steps`. The live
-environment completes a prompt with llama-pico at each reset, as the thesis does with its models. Writes
+environment completes a prompt with opt-pico at each reset, as the thesis does with its models. Writes
 `results/benchmarks/rl.json`.
 """
 
@@ -79,7 +79,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     recorded = {width: random_rollouts(width) for width in WIDTHS}
-    parts = model_named("llama-pico", torch.float32)
+    parts = model_named("opt-pico", torch.float32)
     prompts = random_prompts(parts, 64, PROMPT)
     live = EarlyExitEnv(
         LiveEpisodes(parts, lambda rng: prompts[rng.integers(len(prompts))], TOKENS),

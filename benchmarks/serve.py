@@ -1,6 +1,6 @@
 """The endpoint under load: 1, 8 and 32 clients at once with mixed thresholds, on loopback.
 
-    .venv/bin/python benchmarks/serve.py [--model llama-pico --language python] [--requests 96] [--seconds 120]
+    .venv/bin/python benchmarks/serve.py [--model opt-pico --language python] [--requests 96] [--seconds 120]
 
 Starts the server as a process, first asks every request alone, then all of them by each number of clients, at most `--requests`
 requests and `--seconds` seconds each. Prints throughput and latencies, writes `results/benchmarks/serve-<model>-<language>.json`, and
@@ -79,7 +79,7 @@ def load(server: Server, requests: list[dict], alone: list[tuple], clients: int,
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--model", default="llama-pico")
+    parser.add_argument("--model", default="opt-pico")
     parser.add_argument("--language", default="python", choices=["python", "java"])
     parser.add_argument("--profile", default="laptop")
     parser.add_argument("--requests", type=int, default=96)

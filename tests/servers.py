@@ -31,7 +31,7 @@ SOURCE = "import os\n\n\ndef read(self, path):\n    with open(path) as file:\n  
 @cache
 def tiny(language: str = "python") -> Loaded:
     """A model of 12 layers with the shipped tokenizer, and an agent whose exits are spread over its exit points."""
-    tokenizer = load_tokenizer("llama-pico")
+    tokenizer = load_tokenizer("opt-pico")
     model = tiny_model("llama-pico", vocabulary=len(tokenizer))
     generator = torch.Generator().manual_seed(0)
     weights = [torch.randn(16, 128, generator=generator) / 4, torch.randn(2, 16, generator=generator)]

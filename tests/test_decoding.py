@@ -65,7 +65,7 @@ def test_full_depth_gives_the_tokens_of_hugging_face(parts, prompts, mode):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["llama-pico", "opt-pico"])
+@pytest.mark.parametrize("name", ["smollm2-135m", "opt-pico"])
 def test_a_hundred_real_prompts_give_the_tokens_of_hugging_face(name):
     """Files of the standard library, with the shipped models, cached and not."""
     parts, tokenizer = take_apart(load_model(name)), load_tokenizer(name)

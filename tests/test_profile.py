@@ -38,8 +38,8 @@ def write(tmp_path, monkeypatch):
 # --- the shipped profiles ---
 
 
-def test_there_are_four_profiles():
-    assert profile_names() == ["ci", "gpu", "laptop", "paper"]
+def test_there_are_five_profiles():
+    assert profile_names() == ["ci", "gpu", "laptop", "paper", "smollm"]
     for name in profile_names():
         assert load_profile(name).name == name
 
@@ -146,7 +146,7 @@ def test_an_override_changes_its_field_alone():
         ("evaluation.thresholds", "0.5,1", [0.5, 1.0]),
         ("evaluation.thresholds", "0", [0.0]),
         ("evaluation.context_fractions", "0.4", [0.4]),
-        ("models", "llama-pico,opt-pico", ["llama-pico", "opt-pico"]),
+        ("models", "smollm2-135m,opt-pico", ["smollm2-135m", "opt-pico"]),
         ("models", "facebook/opt-125m", ["facebook/opt-125m"]),
         ("languages", "python", ["python"]),
         ("threads", "null", None),
@@ -261,7 +261,7 @@ def test_a_wrong_setting(setting, sentence):
 def test_an_unknown_profile():
     with pytest.raises(InputError) as error:
         load_profile("desktop")
-    assert str(error.value) == "There is no profile 'desktop': allowed are ci, gpu, laptop, paper."
+    assert str(error.value) == "There is no profile 'desktop': allowed are ci, gpu, laptop, paper, smollm."
 
 
 def test_a_profile_has_exactly_its_fields(write, tmp_path):

@@ -41,11 +41,12 @@ class PackagedModel:
     registry: str = "pypi"
 
 
-def checkpoint(folder: Path, packages: Path = PACKAGES, checkpoints: Path = CHECKPOINTS) -> Path:
+def checkpoint(folder: Path, packages: Path | None = None, checkpoints: Path | None = None) -> Path:
     """Folder of the dequantised checkpoint of the model that `folder` describes, made at the first call.
 
     A package of another hash, a package without the file, or a quantisation that cannot be read gives InputError.
     """
+    packages, checkpoints = packages or PACKAGES, checkpoints or CHECKPOINTS
     text = (folder / SOURCE).read_text(encoding="utf-8")
     source = PackagedModel(**json.loads(text))
     target = checkpoints / f"{folder.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
@@ -75,7 +76,7 @@ def _dequantise(archive: Path, member: str, target: Path) -> None:
         with contextlib.redirect_stderr(io.StringIO()):  # two progress bars, of which one counts to 272 twice
             loaded = AutoModelForCausalLM.from_pretrained(target, gguf_file=gguf.name, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(target, gguf_file=gguf.name)
-    except (ValueError, KeyError, NotImplementedError, OSError) as error:
+    except Exception as error:  # a damaged file fails in whatever the reader does first
         reason = str(error).partition("\n")[0].rstrip(".")
         raise InputError(
             f"{Path(member).name} cannot be dequantised ({reason}): allowed is a GGUF file that transformers reads."

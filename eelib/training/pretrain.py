@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from transformers import (
     AutoModelForCausalLM,
-    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -85,20 +84,32 @@ class StopAt(TrainerCallback):
 class Recipe:
     """How a base model is trained; `steps` and `batch_size` (sequences of 256 tokens) fix the tokens it sees.
 
-    `layers` shortens the model and `compiled` spares the compiler's minutes: both for tests.
+    `start` is the folder of a model to train on from, with its record; None begins with random weights. `layers` shortens
+    the model and `compiled` spares the compiler's minutes: both for tests.
     """
 
     model: str
     steps: int
     batch_size: int
     seed: int
+    start: Path | None = None
     layers: int | None = None
     compiled: bool = True
 
-    def config(self, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
-        """The model's configuration with a tokenizer's vocabulary."""
+    def begin(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        """The float32 model that the first step begins with."""
+        if self.start is not None:
+            return AutoModelForCausalLM.from_pretrained(self.start, dtype=torch.float32)
         ids = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
-        return pico_config(self.model, len(tokenizer), *ids, layers=self.layers)
+        return random_model(pico_config(self.model, len(tokenizer), *ids, layers=self.layers), self.seed)
+
+    @property
+    def history(self) -> list[dict]:
+        """Records of the runs before this one, the first one first."""
+        if self.start is None:
+            return []
+        before = json.loads((self.start / "training.json").read_text())
+        return [*before.pop("history", []), before]
 
 
 @dataclass(frozen=True)
@@ -132,14 +143,19 @@ def train(
     stop = recipe.steps if stop is None else stop
     checkpoint = last_whole_checkpoint(run)
     if checkpoint is None or int(checkpoint.rpartition("-")[2]) < stop:
-        model = random_model(recipe.config(corpus.tokenizer), recipe.seed)
+        model = recipe.begin(corpus.tokenizer)
         if not torch.cuda.is_available():
             model.set_attn_implementation(CAUSAL_BLOCKS)
         rows = corpus.blocks[HELD_OUT:]
+        first = (
+            sum(run["tokens_seen"] for run in recipe.history) // POSITIONS
+        )  # go on where the last run stopped
         trainer = Trainer(
             model=model.train(),
             args=_arguments(recipe, run, learning_rate),
-            train_dataset=PackedDataset(rows[np.arange(recipe.steps * recipe.batch_size) % len(rows)]),
+            train_dataset=PackedDataset(
+                rows[(first + np.arange(recipe.steps * recipe.batch_size)) % len(rows)]
+            ),
             eval_dataset=PackedDataset(corpus.blocks[:HELD_OUT]),
             callbacks=[Clock(), StopAt(stop)],
             optimizers=(muon(model, learning_rate), None),
@@ -201,6 +217,8 @@ def pretrain(
         name = (
             f"{recipe.model}-{corpus.key[:8]}-{recipe.steps}x{recipe.batch_size}x{rate:g}-seed{recipe.seed}"
         )
+        if recipe.start is not None:
+            name += f"-after-{len(recipe.history)}"
         return train(recipe, corpus, work / name, rate, stop)
 
     trials = {}
@@ -226,6 +244,7 @@ def pretrain(
         "corpus": corpus.report,
         "trials": {f"{rate:g}": records for rate, records in trials.items()},
         "log": whole.records,
+        "history": recipe.history,
     }
     return model, record
 
@@ -243,6 +262,7 @@ def main() -> None:
     )
     parser.add_argument("--trial-steps", type=int, default=200, help="steps of each trial")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, help="folder of a pretrained pico model to train on from")
     parser.add_argument(
         "--exclude", type=Path, nargs="*", default=[], help="line-completion files to keep out"
     )
@@ -254,10 +274,14 @@ def main() -> None:
     )
     args = parser.parse_args()
     try:
-        corpus = pretraining_corpus(args.work, args.cache, args.exclude)
+        if args.start is not None and not (args.start / "training.json").is_file():
+            raise InputError(
+                f"There is no training.json in {args.start}: allowed is a pretrained pico model's folder."
+            )
+        corpus = pretraining_corpus(args.work, args.cache, args.exclude, args.start)
         if args.corpus_only:
             return
-        recipe = Recipe(args.model, args.steps, args.batch_size, args.seed)
+        recipe = Recipe(args.model, args.steps, args.batch_size, args.seed, args.start)
         model, record = pretrain(recipe, corpus, args.work, args.learning_rates, args.trial_steps)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

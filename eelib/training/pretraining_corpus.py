@@ -63,18 +63,21 @@ def pretraining_files(forbidden: set[int], cache_dir: Path) -> Iterator[CodeFile
         yield from without_near_duplicates(candidates, forbidden)
 
 
-def pretraining_corpus(work: Path, cache_dir: Path, excluded: list[Path]) -> PretrainingCorpus:
+def pretraining_corpus(
+    work: Path, cache_dir: Path, excluded: list[Path], tokenizer: Path | None = None
+) -> PretrainingCorpus:
     """The corpus in `work`, made there unless it is there already.
 
     Parameters
     ----------
     cache_dir: where downloaded packages are kept.
     excluded: CodeXGLUE line-completion files whose 50-token runs no training file may share.
+    tokenizer: folder of the one to encode with; None trains one.
     """
-    key = _key(excluded)
+    key = _key([*excluded, *([] if tokenizer is None else [tokenizer / "tokenizer.json"])])
     folder = work / f"corpus-{key[:8]}"
     if not (folder / "blocks.npy").exists():
-        _make(folder, cache_dir, excluded)
+        _make(folder, cache_dir, excluded, tokenizer)
     return PretrainingCorpus(
         key,
         AutoTokenizer.from_pretrained(folder / "tokenizer"),
@@ -83,25 +86,20 @@ def pretraining_corpus(work: Path, cache_dir: Path, excluded: list[Path]) -> Pre
     )
 
 
-def _key(excluded: list[Path]) -> str:
-    if missing := [path for path in excluded if not path.is_file()]:
-        raise InputError(f"There is no file {missing[0]} to exclude.")
+def _key(files: list[Path]) -> str:
+    if missing := [path for path in files if not path.is_file()]:
+        raise InputError(f"There is no file {missing[0]}, which the pretraining corpus depends on.")
     digest = hashlib.sha256(code_hash("data").encode())
-    for path in [PRETRAINING_TABLE, *sorted(excluded)]:
+    for path in [PRETRAINING_TABLE, *sorted(files)]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
-def _make(folder: Path, cache_dir: Path, excluded: list[Path]) -> None:
+def _make(folder: Path, cache_dir: Path, excluded: list[Path], encode_with: Path | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     files = list(pretraining_files(forbidden_runs(excluded), cache_dir))
     np.random.default_rng(0).shuffle(files)
-    sample, characters = [], dict.fromkeys(LANGUAGES, 0)
-    for file in files:
-        if characters[file.language] < TOKENIZER_SAMPLE:
-            sample.append(" ".join(file.code))
-            characters[file.language] += len(sample[-1])
-    tokenizer = train_tokenizer(sample)
+    tokenizer = _trained(files) if encode_with is None else AutoTokenizer.from_pretrained(encode_with)
     tokenizer.save_pretrained(folder / "tokenizer")
     report: dict = {"excluded": sorted(path.name for path in excluded)}
     parts = []
@@ -123,3 +121,12 @@ def _make(folder: Path, cache_dir: Path, excluded: list[Path]) -> None:
     partial = folder / "partial.npy"
     np.save(partial, blocks)
     partial.rename(folder / "blocks.npy")
+
+
+def _trained(files: list[CodeFile]) -> PreTrainedTokenizerFast:
+    sample, characters = [], dict.fromkeys(LANGUAGES, 0)
+    for file in files:
+        if characters[file.language] < TOKENIZER_SAMPLE:
+            sample.append(" ".join(file.code))
+            characters[file.language] += len(sample[-1])
+    return train_tokenizer(sample)
