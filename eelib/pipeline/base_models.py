@@ -2,7 +2,8 @@
 
     python -m eelib.pipeline.base_models opt-pico --codexglue <folder of line-completion files>
 
-Writes `layers.csv`, `layers.png`, `curves.png` and `README.md` beside the model's weights.
+Writes `layers.csv`, `layers.png`, `curves.png` and `README.md` beside the model's weights; of a model that others pretrained only
+the card, from the records of its fine-tunings.
 """
 
 import argparse
@@ -15,9 +16,11 @@ import pandas as pd
 from eelib.data.codexglue import line_completion_file
 from eelib.data.corpus import load_corpus
 from eelib.data.lexing import LANGUAGES
-from eelib.evaluation.base_models import base_model_scores
 from eelib.models.exits import exit_points
+from eelib.models.layer_scores import base_model_scores
 from eelib.models.loading import SHIPPED
+from eelib.models.packaged import SOURCE
+from eelib.report import shipped_models
 from eelib.report.base_models import card, curves_figure, layers_figure
 from eelib.report.figures import save_figure
 from eelib.study.errors import InputError
@@ -54,6 +57,17 @@ def write_report(folder: Path, scores: pd.DataFrame) -> None:
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
+def write_card(folder: Path) -> None:
+    """Card of a model that others pretrained, from the records of the fine-tunings it ships."""
+    kinds = [kind for kind in ("aggregated", "plain") if (folder / f"{kind}.json").exists()]
+    text = shipped_models.card(
+        json.loads((folder / SOURCE).read_text()),
+        {kind: json.loads((folder / f"{kind}.json").read_text()) for kind in kinds},
+        {kind: pd.read_csv(folder / f"{kind}_layers.csv") for kind in kinds},
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
 def last_layer_scores(models: list[str]) -> pd.DataFrame:
     """Last-layer scores of the shipped ones among `models`: a row a model, corpus and language, as their cards say them."""
     frames = []
@@ -73,6 +87,9 @@ def main() -> None:
     parser.add_argument("--codexglue", type=Path, help="folder of <language>_test.jsonl(.gz) files")
     args = parser.parse_args()
     folder = SHIPPED / args.model
+    if (folder / SOURCE).exists():
+        write_card(folder)
+        return
     try:
         if not (folder / "training.json").exists():
             shipped = sorted(path.parent.name for path in SHIPPED.glob("*/training.json"))

@@ -23,6 +23,7 @@ from eelib.models.loading import (
 from eelib.models.parts import ModelParts, take_apart
 from eelib.pipeline.corpora import corpus, files_of
 from eelib.pipeline.parallel import side_by_side
+from eelib.pipeline.shipped import record
 from eelib.pipeline.study import Study
 from eelib.study.stages import Artifact, Stage
 from eelib.training.finetune import fine_tune
@@ -114,6 +115,18 @@ def training_log(study: Study) -> pd.DataFrame:
         log = pd.read_parquet(fine_tuned(study, model, language).path / "log.parquet")
         frames.append(log.assign(model=model, language=language))
     return pd.concat(frames, ignore_index=True)
+
+
+def hyperparameters(study: Study) -> pd.DataFrame:
+    """Table 6.5 of what ran: `hyperparameter`, and a column a model with its values as text."""
+    recipes = {}
+    for model in study.profile.models:
+        ran = study.profile.section("fine_tuning")["fine_tuning"]
+        if study.profile.fine_tuning.shipped and ships(model, "aggregated"):
+            kept = record(model, "aggregated")
+            ran = kept["recipe"] | {"tokens_seen": kept["tokens_seen"]}
+        recipes[model] = pd.Series(ran).drop("shipped").astype(str)
+    return pd.DataFrame(recipes).fillna("").rename_axis("hyperparameter").reset_index()
 
 
 def token_grid(

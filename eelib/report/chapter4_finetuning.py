@@ -130,6 +130,45 @@ def training_curves(frame: pd.DataFrame) -> Figure:
     return finished(figure)
 
 
+def tokens_seen(frame: pd.DataFrame) -> Figure:
+    """Agreement with the last layer (above) and accuracy (below) over the tokens a fine-tuning has seen; a curve a layer.
+
+    Args:
+        frame: `kind`, `language`, `layer`, `tokens_seen`, `accuracy`, `agreement`; the aggregated fine-tuning is drawn, the
+            last layer's accuracy by plain fine-tuning dashed where it is there.
+    """
+    need(
+        frame,
+        ["kind", "language", "layer", "tokens_seen", "accuracy", "agreement"],
+        "The curve over tokens seen",
+    )
+    languages = sorted(frame["language"].unique())
+    last = int(frame["layer"].max())
+    layers = sorted(frame["layer"].unique())
+    colours = {layer: colormaps["viridis"](0.9 * i / (len(layers) - 1)) for i, layer in enumerate(layers)}
+    figure, axes = new_figure(2, len(languages), (4.2, 2.6), sharex="col")
+    entries = {}
+    main = "aggregated" if "aggregated" in set(frame["kind"]) else frame["kind"].iloc[0]
+    for column, language in enumerate(languages):
+        rows = frame[frame["language"] == language]
+        for row, what in enumerate(("agreement", "accuracy")):
+            ax = axes[row, column]
+            for layer, points in rows[rows["kind"] == main].groupby("layer"):
+                if what == "accuracy" or layer != last:
+                    thousands = points["tokens_seen"] / 1e3
+                    curve(ax, thousands, points[what], colours[layer], f"layer {layer}")
+            plain = rows[(rows["kind"] == "plain") & (rows["layer"] == last)]
+            if what == "accuracy" and len(plain):
+                thousands = plain["tokens_seen"] / 1e3
+                curve(ax, thousands, plain[what], style.GREY, f"layer {last}, plain", "--", marker="")
+            ax.set_ylim(0, 1)
+            name = {"agreement": "agreement with the last layer", "accuracy": "next-token accuracy"}[what]
+            label(ax, LANGUAGES[language] if row == 0 else "", "thousand tokens seen" if row else "", name)
+            entries |= entries_of(ax)
+    outside_legend(figure, entries)
+    return finished(figure)
+
+
 def epoch_metrics(frame: pd.DataFrame) -> Figure:
     """Fig. 4.8: ROUGE-L and CodeBLEU when always leaving at a layer, a curve an epoch, the base in black.
 
