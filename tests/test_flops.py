@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, MistralConfig, OPTConfig
+from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, MambaConfig, OPTConfig
 
 from eelib.evaluation import flops
 from eelib.study.errors import InputError
@@ -180,7 +180,7 @@ def test_an_earlier_exit_never_costs_more_and_a_cache_never_more_than_none(confi
         (lambda: flops.layer_flops(LLAMA, 0, 4), "0 new positions"),
         (lambda: flops.layer_flops(LLAMA, 5, 4), "5 new positions in a context of 4"),
         (lambda: flops.layer_bytes(LLAMA, 0), "context of 0"),
-        (lambda: flops.head_flops(MistralConfig()), "model_type is 'mistral'"),
+        (lambda: flops.head_flops(MambaConfig()), "model_type is 'mamba', expected one of llama, "),
         (
             lambda: flops.head_flops(OPTConfig(hidden_size=24, word_embed_proj_dim=12)),
             "word_embed_proj_dim is 12",

@@ -7,7 +7,9 @@ from conftest import VOCABULARY, tiny_model
 from eelib.models.exits import loss_weights
 from eelib.models.parts import take_apart
 from eelib.training import loss as module
+from eelib.training.finetune import step_weights
 from eelib.training.loss import aggregated_loss, exit_loss, layer_losses
+from eelib.training.shortlist import Shortlists
 
 LAYERS = [4, 6, 10, 12]
 
@@ -185,3 +187,46 @@ def test_an_exit_drawn_twice_counts_twice(parts, ids, states, monkeypatch):
         monkeypatch.setattr(torch, "multinomial", lambda *_, drawn=drawn, **__: torch.tensor(drawn))
         loss, _ = exit_loss(parts, states, ids, weights, exits_per_step=2)
         assert loss.item() == pytest.approx(expected + 0.1 * losses[12], rel=1e-5)
+
+
+@torch.no_grad()
+def test_a_shortlist_of_all_tokens_is_the_whole_softmax(parts, ids, states):
+    weights = loss_weights(12)
+    full, _ = exit_loss(parts, states, ids, weights)
+    lists = Shortlists(torch.tensor([5, 9]), VOCABULARY, VOCABULARY)
+    drawn, _ = exit_loss(parts, states, ids, weights, generator=torch.Generator(), shortlists=lists)
+    torch.testing.assert_close(drawn, full)
+
+
+def test_a_shortlists_normaliser_is_right_in_expectation():
+    logits = torch.randn(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    lists, generator = Shortlists(torch.tensor([0, 1, 2]), 40, 6), torch.Generator().manual_seed(1)
+    sums = []
+    for _ in range(4000):
+        chosen, corrections = lists.draw(torch.tensor([7, 7]), generator)
+        assert {0, 1, 2, 7} <= set(chosen.tolist()) and len(chosen) == 10
+        sums.append((logits[chosen] + corrections).exp().sum())
+    sums = torch.stack(sums)
+    assert abs(sums.mean() - logits.exp().sum()) < 4 * sums.std() / len(sums) ** 0.5
+
+
+def test_shallow_steps_keep_every_layers_weight_in_expectation():
+    weights, generator = loss_weights(12), torch.Generator().manual_seed(0)  # exits 4, 6 | 10 of 12
+    counts = dict.fromkeys(weights, 0.0)
+    for _ in range(4000):
+        layers, taken = step_weights(weights, 12, 0.5, generator)
+        assert layers == max(taken)
+        for layer, weight in taken.items():
+            counts[layer] += weight / 4000
+    assert counts == pytest.approx(weights, rel=0.05)
+    assert step_weights({12: 1.0}, 12, 0.5, generator) == (12, {12: 1.0})
+
+
+@torch.no_grad()
+def test_distilled_layers_learn_the_last_layers_tokens(parts, ids, states):
+    last = parts.logits(states[-1]).argmax(-1)
+    taught = torch.cat([ids[:, :1], last[:, :-1]], 1)  # position t's target is what the last layer says at t
+    expected = layer_losses(parts, states, taught, [4])[4]
+    _, losses = exit_loss(parts, states, ids, {4: 0.5, 12: 0.5}, distilled=True)
+    assert losses[4] == pytest.approx(expected.item(), rel=1e-5)
+    assert losses[12] == pytest.approx(layer_losses(parts, states, ids, [12])[12].item(), rel=1e-5)

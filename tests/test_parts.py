@@ -1,12 +1,10 @@
-"""Models taken apart: OPT and Llama in their variants against Hugging Face's own forward pass, the rest refused."""
+"""Models taken apart: OPT and Llama in their variants against Hugging Face's own forward pass. Others: `test_architectures.py`."""
 
 import pytest
 import torch
 from conftest import VOCABULARY, tiny_model
 from transformers import (
     DynamicCache,
-    GPT2Config,
-    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     OPTConfig,
@@ -15,7 +13,6 @@ from transformers import (
 
 from eelib.decoding.cache import KeyValueCache
 from eelib.models.parts import take_apart
-from eelib.study.errors import InputError
 
 SHAPE = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 8, "num_attention_heads": 4}
 ROPE = {
@@ -163,14 +160,3 @@ def test_a_boolean_mask_hides_positions(variant, ids):
     hidden_first = layer(hidden, rotation, mask=causal)
     torch.testing.assert_close(hidden_first[:, 0], plain[:, 0])
     assert (hidden_first[:, 1:] - plain[:, 1:]).abs().amax(-1).min() > 1e-4
-
-
-def test_what_cannot_be_taken_apart_is_one_sentence():
-    gpt = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=8, n_head=2))
-    with pytest.raises(InputError, match="model type 'gpt2' cannot be taken apart"):
-        take_apart(gpt)
-    post_norm = OPTConfig(**SHAPE, ffn_dim=64, word_embed_proj_dim=16, do_layer_norm_before=False)
-    with pytest.raises(InputError, match="pre-norm 'opt'"):
-        take_apart(OPTForCausalLM(post_norm))
-    with pytest.raises(InputError, match="model of 6 layers has no exit point"):
-        take_apart(tiny_model("llama-pico", layers=6))

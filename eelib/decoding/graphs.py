@@ -21,6 +21,8 @@ from eelib.decoding.criteria import ExitCriterion
 from eelib.decoding.decisions import ask, asked_criterion, scripted_layer
 from eelib.decoding.generate import Generation, check_prompt
 from eelib.decoding.static import BUCKET, Prompt, Rows, StaticCache, Tables, attend, finish
+from eelib.models.architectures import ARCHITECTURES
+from eelib.models.fused import FusedModel
 from eelib.models.parts import ModelParts
 from eelib.study.errors import InputError
 
@@ -57,6 +59,11 @@ class GraphDecoder:
 
     @torch.inference_mode()
     def __init__(self, parts: ModelParts, capacity: int, compiler: dict[str, Any] | None = None):
+        if not isinstance(parts.fused, FusedModel):
+            raise InputError(
+                f"The model type {parts.model.config.model_type!r} has no fused layers, which captured decoding runs: allowed "
+                f"are {', '.join(kind for kind, made in ARCHITECTURES.items() if made.fused)}."
+            )
         device = parts.device
         self.parts = parts
         self.slots = math.ceil(capacity / BUCKET) * BUCKET

@@ -29,20 +29,27 @@ def windows(files: Iterable[list[int]], length: int, minimum_context: int) -> It
 
 @torch.inference_mode()
 def layer_scores(
-    parts: ModelParts, chosen: list[list[int]], minimum_context: int, batch_size: int = 8
+    parts: ModelParts,
+    chosen: list[list[int]],
+    minimum_context: int,
+    batch_size: int = 8,
+    layers: list[int] | None = None,
 ) -> pd.DataFrame:
-    """Next-token accuracy and perplexity of every layer, decoded by the model's own norm and head.
+    """Next-token accuracy and perplexity of layers, decoded by the model's own norm and head.
 
     Parameters
     ----------
     chosen: windows of token ids (`windows`).
+    layers: counted 1..L, the last of them L; all by default.
 
     Returns
     -------
-    `layer`, `accuracy`, `perplexity` (exp of the mean negative log-likelihood in nats), `tokens` (scored).
+    `layer`, `accuracy`, `agreement` (share of tokens that are the last layer's), `perplexity` (exp of the mean negative
+    log-likelihood in nats), `tokens` (scored).
     """
-    correct = torch.zeros(parts.total_layers)
-    nats = torch.zeros(parts.total_layers, dtype=torch.float64)
+    layers = layers or list(range(1, parts.total_layers + 1))
+    correct, agreeing = torch.zeros(len(layers)), torch.zeros(len(layers))
+    nats = torch.zeros(len(layers), dtype=torch.float64)
     count = 0
     for first in tqdm(range(0, len(chosen), batch_size), unit="batch", leave=False):
         batch = chosen[first : first + batch_size]
@@ -53,15 +60,21 @@ def layer_scores(
         # Padding stands behind a row's tokens, where a causal model cannot see it.
         scored = (places >= minimum_context) & (places < lengths[:, None])
         targets = ids[:, 1:][scored]
-        for layer, state in enumerate(parts.hidden_states(ids[:, :-1])):
-            logits = parts.logits(state[scored]).float()
-            correct[layer] += (logits.argmax(-1) == targets).sum().cpu()
-            nats[layer] += F.cross_entropy(logits, targets, reduction="sum").double().cpu()
+        states = parts.hidden_states(ids[:, :-1])
+        final = None
+        for index in reversed(range(len(layers))):
+            logits = parts.logits(states[layers[index] - 1][scored]).float()
+            predicted = logits.argmax(-1)
+            final = predicted if final is None else final
+            correct[index] += (predicted == targets).sum().cpu()
+            agreeing[index] += (predicted == final).sum().cpu()
+            nats[index] += F.cross_entropy(logits, targets, reduction="sum").double().cpu()
         count += len(targets)
     return pd.DataFrame(
         {
-            "layer": np.arange(1, parts.total_layers + 1),
+            "layer": layers,
             "accuracy": (correct / count).numpy(),
+            "agreement": (agreeing / count).numpy(),
             "perplexity": (nats / count).exp().numpy(),
             "tokens": count,
         }

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from transformers import PretrainedConfig
 
 from eelib.decoding.cache import CacheMode
+from eelib.models.architectures import ARCHITECTURES
 from eelib.study.errors import InputError
 
 CACHES = tuple(mode.value for mode in CacheMode)
@@ -30,6 +31,7 @@ class _Dimensions(NamedTuple):
     key: int  # width of all key heads together, and of all value heads
     mlp_parameters: int
     vocabulary: int
+    fill_parameters: int  # entries of the weight matrices that run to fill a skipped layer's cache
 
 
 class _Pass(NamedTuple):
@@ -38,7 +40,7 @@ class _Pass(NamedTuple):
     tokens: int  # new positions
     context: int  # positions attended to, the new ones included
     layers: int  # decoder layers run
-    projected_layers: int  # layers of which only the key and value projections run
+    projected_layers: int  # layers that only fill their cache
     decodes: bool = True  # whether the head runs, once
     alone: bool = True  # False: runs within the pass before it, which reads the weights anyway
 
@@ -90,14 +92,14 @@ def generation_flops(
     """FLOPs of generating one token for each of `exit_layers` after a prompt, the head once a token included.
 
     Args:
-        config: of an OPT or Llama model.
+        config: of a model type in `ARCHITECTURES`.
         prompt_length: positions of the prompt.
         exit_layers: the exit layer of each generated token in 1..L; L everywhere is the full model.
         cache: "none": every token runs the whole prefix (the prompt and the tokens generated so far) up to its
             exit layer, as the thesis's uncached mode. All others: all of the prompt but its last token runs once at
             full depth; every token then runs one position, that of the token before it, up to its exit layer. What
             else runs: "propagate": the layers above project the exit's hidden state to keys and values (Section
-            4.3.1). "propagate-later": they do so when a later token goes deeper, up to where it goes.
+            4.3.1), and to queries where no fused layers decode. "propagate-later": they do so when a later token goes deeper, up to where it goes.
             "recompute": tokens that left early then run through these layers. "copy", "monotone": nothing.
 
     Exit decisions are not included: add `policy_flops` once for every exit point visited.
@@ -105,7 +107,7 @@ def generation_flops(
     size = _dimensions(config)
     total = 0
     for step in _passes(size, prompt_length, exit_layers, cache):
-        projections = step.projected_layers * 2 * step.tokens * _projection_parameters(size)
+        projections = step.projected_layers * 2 * step.tokens * size.fill_parameters
         total += (
             step.layers * layer_flops(config, step.tokens, step.context)
             + projections
@@ -127,7 +129,7 @@ def generation_bytes(
     for step in _passes(size, prompt_length, exit_layers, cache):
         if not step.alone:
             continue
-        projected = _projection_parameters(size) + 2 * step.tokens * size.key
+        projected = size.fill_parameters + 2 * step.tokens * size.key
         total += step.layers * layer_bytes(config, step.context, bytes_per_value)
         total += step.projected_layers * bytes_per_value * projected
         total += step.decodes * head_bytes(config, bytes_per_value)
@@ -164,38 +166,31 @@ def _passes(size: _Dimensions, prompt_length: int, exit_layers: Sequence[int], c
 
 def _layer_parameters(size: _Dimensions) -> int:
     """Entries of a layer's weight matrices: query and output, key and value, MLP."""
-    return 2 * size.hidden * size.query + _projection_parameters(size) + size.mlp_parameters
-
-
-def _projection_parameters(size: _Dimensions) -> int:
-    """Entries of a layer's key and value matrices."""
-    return 2 * size.hidden * size.key
+    return 2 * size.hidden * (size.query + size.key) + size.mlp_parameters
 
 
 def _dimensions(config: PretrainedConfig) -> _Dimensions:
-    heads = config.num_attention_heads
-    if config.model_type == "llama":
-        head_width = config.head_dim
-        key_heads = config.num_key_value_heads
-        mlp_matrices, mlp_width = 3, config.intermediate_size  # gate, up, down
-    elif config.model_type == "opt":
-        if config.word_embed_proj_dim != config.hidden_size:
-            raise InputError(
-                f"word_embed_proj_dim is {config.word_embed_proj_dim}, expected hidden_size {config.hidden_size}: "
-                "projections around the decoder are not counted"
-            )
-        head_width = config.hidden_size // heads
-        key_heads = heads
-        mlp_matrices, mlp_width = 2, config.ffn_dim
-    else:
-        raise InputError(f"model_type is {config.model_type!r}, expected opt or llama")
+    if config.model_type not in ARCHITECTURES:
+        raise InputError(f"model_type is {config.model_type!r}, expected one of {', '.join(ARCHITECTURES)}")
+    architecture = ARCHITECTURES[config.model_type]
+    hidden, heads = config.hidden_size, config.num_attention_heads
+    if getattr(config, "word_embed_proj_dim", hidden) != hidden:
+        raise InputError(
+            f"word_embed_proj_dim is {config.word_embed_proj_dim}, expected hidden_size {hidden}: projections around the "
+            "decoder are not counted"
+        )
+    head_width = getattr(config, "head_dim", None) or hidden // heads
+    query, key = heads * head_width, (getattr(config, "num_key_value_heads", None) or heads) * head_width
+    mlp_matrices, mlp_width = architecture.feed_forward
     return _Dimensions(
-        hidden=config.hidden_size,
+        hidden=hidden,
         layers=config.num_hidden_layers,
-        query=heads * head_width,
-        key=key_heads * head_width,
-        mlp_parameters=mlp_matrices * config.hidden_size * mlp_width,
+        query=query,
+        key=key,
+        mlp_parameters=mlp_matrices * hidden * (getattr(config, mlp_width) or 4 * hidden),
         vocabulary=config.vocab_size,
+        # Layers run as they are project queries as well (`OwnModel.keys_values`).
+        fill_parameters=hidden * (2 * key + (query if architecture.fused is None else 0)),
     )
 
 

@@ -24,11 +24,30 @@ def exit_points(total_layers: int) -> list[int]:
     return points
 
 
-def loss_weights(total_layers: int, decay: float = DECAY) -> dict[int, float]:
+def loss_weights(total_layers: int, decay: float = DECAY, scheme: str = "thesis") -> dict[int, float]:
+    """Weights of the losses of all exit points and the last layer, by layer, summing to 1.
+
+    `scheme` is "thesis", "uniform" (as LITE's, Varshney et al.) or "linear" in the layer (as LayerSkip's, Elhoushi et al.).
+    """
+    layers = [*exit_points(total_layers), total_layers]
+    if scheme == "uniform":
+        return dict.fromkeys(layers, 1 / len(layers))
+    if scheme == "linear":
+        return {layer: layer / sum(layers) for layer in layers}
+    weights = _thesis_weights(total_layers, decay)
+    return {layer: weight / sum(weights.values()) for layer, weight in weights.items()}
+
+
+def shallow_layer(total_layers: int) -> int:
+    """The first exit point past the middle: where training's shallow steps end."""
+    return next(layer for layer in exit_points(total_layers) if layer > total_layers // 2)
+
+
+def _thesis_weights(total_layers: int, decay: float) -> dict[int, float]:
     """Weight of each exit point's loss and of the last layer's, by layer (Eq. 4.3 and 4.4).
 
     Exit points of the first half share 0.7 and those of the second half 0.2, each decaying geometrically by `decay`; the
-    last layer has 0.1. Weights sum to 1 when both halves have an exit point.
+    last layer has 0.1. They sum to 1 when both halves have an exit point.
     """
     points = exit_points(total_layers)
     half = total_layers // 2

@@ -1,4 +1,4 @@
-"""The decoder layers of OPT and Llama as few operations on joined weights: what decoding runs.
+"""Decoder layers as few operations on joined weights: what decoding runs where an architecture has a `FusedForm`.
 
 At one token a step, the modules of transformers spend most of their time between operations. Here the projections of
 queries, keys and values are one product, those of the gated feed-forward layer another, and residuals are added within
@@ -13,7 +13,8 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+
+from eelib.models.architectures import FusedForm
 
 
 class LayerCache(Protocol):
@@ -48,17 +49,22 @@ class Heads:
     width: int
 
 
-Norm = tuple[Tensor, Tensor | None, float]  # weight, bias, epsilon
+Norm = tuple[Tensor | None, Tensor | None, float]  # weight, bias, epsilon
 
 
 def rms_norm(states: Tensor, norm: Norm) -> Tensor:
-    """Llama's."""
-    return F.rms_norm(states, norm[0].shape, norm[0], norm[2])
+    """By the root of the mean square."""
+    return F.rms_norm(states, states.shape[-1:], norm[0], norm[2])
 
 
 def layer_norm(states: Tensor, norm: Norm) -> Tensor:
-    """OPT's."""
-    return F.layer_norm(states, norm[0].shape, *norm)
+    """By mean and standard deviation."""
+    return F.layer_norm(states, states.shape[-1:], *norm)
+
+
+def norm_heads(states: Tensor, norm: Norm) -> Tensor:
+    """Each of (..., H, T, D) heads by its root of the mean square, with weights (..., H or 1, 1, D) of its own."""
+    return F.rms_norm(states, states.shape[-1:], eps=norm[2]) * norm[0]
 
 
 def attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
@@ -91,6 +97,7 @@ class FusedLayer(nn.Module):
         feed_forward_weights: tuple[Tensor, Tensor | None, Tensor, Tensor | None],
         activation: Callable[[Tensor], Tensor],
         gated: bool,
+        head_norm: Norm | None = None,
     ):
         super().__init__()
         self.index = index
@@ -104,6 +111,7 @@ class FusedLayer(nn.Module):
         self._query = (heads.count, heads.groups)
         self.activation = activation
         self.gated = gated
+        self.head_norm = head_norm  # its weight is that of each head of queries and keys, (H + G, 1, D)
 
     def forward(
         self,
@@ -128,6 +136,8 @@ class FusedLayer(nn.Module):
         else:
             joined = joined.view(batch, tokens, -1, heads.width).transpose(1, 2)
         turned, values = joined.split(self._turned, 1)
+        if self.head_norm is not None:
+            turned = norm_heads(turned, self.head_norm)
         if rotation is not None:
             turned = rotation.rotate(turned)
         query, keys = turned.split(self._query, 1)
@@ -184,21 +194,17 @@ class FusedModel:
             for layer in layers:
                 scale, shift, _ = layer.attention_norm
                 weight = layer.joined[rows].float()
-                bias = torch.zeros(len(weight), device=weight.device)
-                if layer.joined_bias is not None:
-                    bias = layer.joined_bias[rows].float()
+                bias = weight.new_zeros(1) if layer.joined_bias is None else layer.joined_bias[rows].float()
                 if shift is not None:
                     bias = bias + weight @ shift.float()
-                weights.append(weight * scale.float())
-                biases.append(bias)
+                weights.append(weight if scale is None else weight * scale.float())
+                biases.append(bias.expand(len(weight)))
             self._fill_weights = torch.cat(weights).to(like.dtype)
             self._fill_biases = torch.cat(biases).to(like.dtype)
-        norm = layers[0].attention_norm
-        self._plain_norm = (
-            torch.ones_like(norm[0]),
-            None if norm[1] is None else torch.zeros_like(norm[1]),
-            norm[2],
-        )
+        self._plain_norm = None, None, layers[0].attention_norm[2]
+        if layers[0].head_norm is not None:
+            weights = [layer.head_norm[0][-1] for layer in layers]
+            self._key_norms = torch.stack(weights)[:, None, None]  # (L, 1, 1, 1, D)
 
     def rotation(self, positions: Tensor) -> Rotation | None:
         """Cosines and sines of (B, T) positions; None for a model without rotary ones."""
@@ -228,6 +234,9 @@ class FusedModel:
         joined = F.linear(normed, self._fill_weights[rows], self._fill_biases[rows])
         joined = joined.view(batch, tokens, layers, 2 * heads.groups, heads.width)
         keys, values = joined.permute(2, 0, 3, 1, 4).split(heads.groups, 2)
+        head_norm = self.layers[0].head_norm
+        if head_norm is not None:
+            keys = norm_heads(keys, (self._key_norms[first - 1 : last], None, head_norm[2]))
         return (keys if rotation is None else rotation.rotate(keys)), values
 
 
@@ -250,57 +259,41 @@ def _join(linears: list[nn.Linear]) -> tuple[Tensor, Tensor | None]:
 
 def _norm(module: nn.Module) -> Norm:
     if isinstance(module, nn.LayerNorm):
-        return module.weight.data, module.bias.data, module.eps
+        return *_data(module), module.eps
     return module.weight.data, None, module.variance_epsilon
 
 
-def _data(linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
-    return linear.weight.data, None if linear.bias is None else linear.bias.data
+def _data(module: nn.Linear | nn.LayerNorm) -> tuple[Tensor | None, Tensor | None]:
+    weight, bias = module.weight, module.bias
+    return None if weight is None else weight.data, None if bias is None else bias.data
 
 
 @torch.inference_mode(False)  # decoding asks for it first, but the weights must stay good for training
-def fuse(model: PreTrainedModel) -> FusedModel:
-    """The layers of a Llama or pre-norm OPT model, joined."""
-    return {"llama": _fuse_llama, "opt": _fuse_opt}[model.config.model_type](model)
-
-
-def _fuse_llama(model: PreTrainedModel) -> FusedModel:
-    config, layers = model.config, []
-    width = model.model.layers[0].self_attn.head_dim
-    heads = Heads(config.num_attention_heads, config.num_key_value_heads, width)
-    for index, layer in enumerate(model.model.layers, start=1):
-        attn, mlp = layer.self_attn, layer.mlp
-        layers.append(
+def fuse(layers: nn.ModuleList, form: FusedForm, rotary: nn.Module | None, like: Tensor) -> FusedModel:
+    """Decoder layers of a form, joined. `like` says the dtype and device of the model."""
+    fused = []
+    for index, layer in enumerate(layers, start=1):
+        attn, part = layer.self_attn, layer.get_submodule
+        width = attn.head_dim
+        heads = Heads(attn.q_proj.out_features // width, attn.k_proj.out_features // width, width)
+        head_norm = None
+        if form.head_norms:
+            weights = [attn.q_norm.weight.data.expand(heads.count, 1, -1)]
+            weights.append(attn.k_norm.weight.data.expand(heads.groups, 1, -1))
+            head_norm = torch.cat(weights), None, attn.q_norm.variance_epsilon
+        norms = [part(name) for name in form.norms]
+        up = [part(name) for name in form.up]
+        fused.append(
             FusedLayer(
                 index,
                 heads,
-                rms_norm,
-                (_norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)),
-                (*_join([attn.q_proj, attn.k_proj, attn.v_proj]), *_data(attn.o_proj)),
-                (*_join([mlp.gate_proj, mlp.up_proj]), *_data(mlp.down_proj)),
-                mlp.act_fn,
-                gated=True,
+                layer_norm if isinstance(norms[0], nn.LayerNorm) else rms_norm,
+                (_norm(norms[0]), _norm(norms[1])),
+                (*_join([attn.q_proj, attn.k_proj, attn.v_proj]), *_data(part(form.out))),
+                (*(_join(up) if len(up) > 1 else _data(up[0])), *_data(part(form.down))),
+                part(form.activation),
+                gated=len(up) > 1,
+                head_norm=head_norm,
             )
         )
-    return FusedModel(layers, model.model.rotary_emb, model.get_input_embeddings().weight)
-
-
-def _fuse_opt(model: PreTrainedModel) -> FusedModel:
-    config, layers = model.config, []
-    count = config.num_attention_heads
-    heads = Heads(count, count, config.hidden_size // count)
-    for index, layer in enumerate(model.model.decoder.layers, start=1):
-        attn = layer.self_attn
-        layers.append(
-            FusedLayer(
-                index,
-                heads,
-                layer_norm,
-                (_norm(layer.self_attn_layer_norm), _norm(layer.final_layer_norm)),
-                (*_join([attn.q_proj, attn.k_proj, attn.v_proj]), *_data(attn.out_proj)),
-                (*_data(layer.fc1), *_data(layer.fc2)),
-                layer.activation_fn,
-                gated=False,
-            )
-        )
-    return FusedModel(layers, None, model.get_input_embeddings().weight)
+    return FusedModel(fused, rotary, like)

@@ -15,12 +15,32 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from eelib.models import differences
+from eelib.models.packaged import SOURCE, checkpoint
 from eelib.models.pico import pico_config, random_model
+from eelib.models.tokenizer import add_end_of_line, resize_embeddings
 from eelib.study.errors import InputError
 
 SHIPPED = Path("models")
-# Random weights in a pico model's shape, with its tokenizer and fewer layers: for tests of the machinery.
+# Random weights in the shape of a pico model, with fewer layers and opt-pico's tokenizer: for tests of the machinery.
 RANDOM_MODELS = {"llama-random": ("llama-pico", 8), "opt-random": ("opt-pico", 8)}
+
+
+def split_name(name: str) -> tuple[str, Path | None]:
+    """`smollm2-135m+aggregated` -> the base's name, and the file of the shipped difference to add; None for a plain name.
+
+    A difference that is not shipped gives InputError.
+    """
+    base, plus, kind = name.partition("+")
+    if not plus or not (SHIPPED / base).is_dir():
+        return name, None
+    path = SHIPPED / base / f"{kind}.safetensors"
+    if not path.exists():
+        shipped = sorted(file.stem for file in (SHIPPED / base).glob("*.safetensors") if file.stem != "model")
+        raise InputError(
+            f"The model {base!r} has no difference {kind!r}: allowed are {', '.join(shipped) or 'none, for none is shipped'}."
+        )
+    return base, path
 
 
 def locate(name: str) -> str:
@@ -28,11 +48,16 @@ def locate(name: str) -> str:
 
     Anything else gives InputError at once rather than after the hub's retries.
     """
+    name, _ = split_name(name)
     if (SHIPPED / name / "config.json").exists():
         return str(SHIPPED / name)
+    if (SHIPPED / name / SOURCE).exists():
+        return str(checkpoint(SHIPPED / name))
     if Path(name).is_dir() or name.count("/") == 1:
         return name
-    shipped = sorted(folder.parent.name for folder in SHIPPED.glob("*/config.json"))
+    shipped = sorted(
+        {file.parent.name for kind in ("config.json", SOURCE) for file in SHIPPED.glob(f"*/{kind}")}
+    )
     raise InputError(
         f"There is no model {name!r}: allowed are {', '.join([*shipped, *RANDOM_MODELS])}, the folder of a checkpoint, "
         "or an id organisation/name on the hub."
@@ -71,23 +96,38 @@ def count_parameters(name: str) -> int:
 
 
 def load_model(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """An OPT or Llama model in evaluation mode; a name that leads nowhere gives InputError."""
+    """A model in evaluation mode; `base+kind` adds a shipped difference. A name that leads nowhere gives InputError."""
     if name in RANDOM_MODELS:
         return random_model(load_config(name), seed=0).to(dtype)
     with _one_sentence(name):
-        return AutoModelForCausalLM.from_pretrained(locate(name), dtype=dtype).eval()
+        exact = torch.float32 if "+" in name else dtype  # a difference is added before weights are rounded
+        model = AutoModelForCausalLM.from_pretrained(locate(name), dtype=exact)
+        tokenizer = AutoTokenizer.from_pretrained(locate(name))
+    if add_end_of_line(tokenizer):
+        resize_embeddings(model, tokenizer)
+    base, difference = split_name(name)
+    if difference is not None:
+        differences.add(model, difference, fingerprint(base))
+    return model.to(dtype).eval()
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The model's own tokenizer."""
+    """The model's own tokenizer, in which `<EOL>` is one token."""
     with _one_sentence(name):
-        return AutoTokenizer.from_pretrained(locate(RANDOM_MODELS.get(name, (name,))[0]))
+        tokenizer = AutoTokenizer.from_pretrained(locate("opt-pico" if name in RANDOM_MODELS else name))
+    add_end_of_line(tokenizer)
+    return tokenizer
 
 
 def fingerprint(name: str) -> str:
     """Hash of a local checkpoint's weights, configuration and tokenizer; a random model or a hub id stands for itself."""
     if name in RANDOM_MODELS:
-        return f"{name}, tokenizer {fingerprint(RANDOM_MODELS[name][0])}"
+        return f"{name}, tokenizer {fingerprint('opt-pico')}"
+    base, difference = split_name(name)
+    if difference is not None:
+        return f"{fingerprint(base)} + {differences.fingerprint(difference)}"
+    if (SHIPPED / name / SOURCE).exists():  # pinned by hash: the weights need not be read
+        return hashlib.sha256((SHIPPED / name / SOURCE).read_bytes()).hexdigest()
     folder = Path(locate(name))
     if not folder.is_dir():
         return name

@@ -1,9 +1,19 @@
-"""The byte-pair tokenizer of the pico models, trained on tokenised code."""
+"""The byte-pair tokenizer of the pico models, trained on tokenised code; `<EOL>` in the tokenizers of other models."""
 
 from collections.abc import Iterable
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+import torch
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from eelib.data.lexing import EOL
 
@@ -50,6 +60,24 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int = VOCABULARY_SIZE
     )
 
 
-def is_single_token(tokenizer: PreTrainedTokenizerFast, code_token: str = EOL) -> bool:
-    """Whether a code token is one entry of the vocabulary."""
-    return len(tokenizer(code_token, add_special_tokens=False).input_ids) == 1
+def add_end_of_line(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Make `<EOL>`, with the blank before it, one token of a tokenizer that splits it (Section 4.2.2); say whether it did."""
+    piece = f" {EOL}"
+    if len(tokenizer(piece, add_special_tokens=False).input_ids) == 1:
+        return False
+    tokenizer.add_tokens(AddedToken(piece, normalized=False))
+    return True
+
+
+@torch.no_grad()
+def resize_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give the token that `add_end_of_line` added its embedding, to begin with that of a line break.
+
+    An untied head gets the line break's row as well.
+    """
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    (new,) = tokenizer(f" {EOL}", add_special_tokens=False).input_ids
+    line_break = tokenizer("\n", add_special_tokens=False).input_ids[-1]
+    for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+        module.weight[new] = module.weight[line_break]

@@ -48,6 +48,7 @@ class Context:
 class FineTuning:
     """Fine-tuning with the aggregated loss (Table 6.5)."""
 
+    shipped: bool  # models that ship fine-tuned weights are taken as shipped; the others are trained in the run
     steps: int
     batch_size: int  # sequences a step and device
     gradient_accumulation_steps: int
@@ -58,10 +59,17 @@ class FineTuning:
     max_gradient_norm: float
     lr_scheduler_type: str
     warmup_steps: int
-    bf16: bool
+    bf16: bool  # mixed precision, where the machine has kernels for it
+    loss_weights: str  # thesis (Eq. 4.3, 4.4) | uniform | linear
     decay: float  # r of Eq. 4.3
     exit_positions: float  # share of positions at which intermediate losses are taken, drawn anew each step
     exits_per_step: int | None  # of the exit points, drawn anew each step by their weights; null for all
+    distilled: bool  # intermediate layers learn the last layer's most probable tokens, not the true ones
+    shallow_steps: float  # share of steps that end at the first exit point past the middle
+    shortlist: (
+        int | None
+    )  # frequent tokens in the softmax, beside a batch's own and as many random ones; null for all tokens
+    train_embeddings: bool  # false: only that of <EOL>
     checkpoint_steps: int  # a killed run goes on from the last multiple
     seed: int
 
@@ -285,6 +293,11 @@ def _check(profile: Profile) -> None:
     check_choice("dtype", profile.dtype, ["float32", "bfloat16", "float16"])
     for language in profile.languages:
         check_choice("language", language, ["java", "python"])
+    check_choice("loss weights", profile.fine_tuning.loss_weights, ["thesis", "uniform", "linear"])
+    if not 0 <= profile.fine_tuning.shallow_steps < 1:
+        raise InputError(
+            f"fine_tuning.shallow_steps is {profile.fine_tuning.shallow_steps}: allowed are shares from 0 to below 1."
+        )
     check_choice("learning-rate schedule", profile.fine_tuning.lr_scheduler_type, _SCHEDULERS)
     for name, values in {
         "models": profile.models,

@@ -1,6 +1,7 @@
 """Fine-tuning with the aggregated loss on the Hugging Face Trainer (thesis, Section 4.4)."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +23,26 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
+from eelib.data.lexing import EOL
+from eelib.models.exits import shallow_layer
 from eelib.models.parts import take_apart
+from eelib.models.precision import fast_bf16
 from eelib.study.errors import InputError
 from eelib.study.profile import FineTuning
+from eelib.training.attention import CAUSAL_BLOCKS
 from eelib.training.loss import exit_loss
 from eelib.training.packing import PackedDataset, pack
+from eelib.training.shortlist import Shortlists, most_frequent
 
 
 class ExitTrainer(Trainer):
     """The Hugging Face Trainer with another loss: weighted over exit points and the last layer.
 
-    Positions of the intermediate losses, and where asked the exits themselves, are drawn from a generator seeded by the
-    step, so that a resumed run draws what the uninterrupted one would have drawn.
+    What a step draws (positions of the intermediate losses, exits, a shortlist, whether it is shallow) comes from a generator
+    seeded by the step, so that a resumed run draws what the uninterrupted one would have drawn.
     """
 
-    def __init__(
-        self,
-        *args: Any,
-        weights: dict[int, float],
-        exit_positions: float,
-        exits_per_step: int | None = None,
-        **kwargs: Any,
-    ):
+    def __init__(self, *args: Any, weights: dict[int, float], config: FineTuning, **kwargs: Any):
         super().__init__(*args, **kwargs)
         if self.args.world_size > 1:
             raise InputError(
@@ -52,8 +51,11 @@ class ExitTrainer(Trainer):
             )
         self.parts = take_apart(self.model)
         self.weights = weights
-        self.exit_positions = exit_positions
-        self.exits_per_step = exits_per_step
+        self.config = config
+        self.shortlists = None
+        if config.shortlist is not None:
+            ids, size = torch.from_numpy(self.train_dataset.blocks), self.model.config.vocab_size
+            self.shortlists = Shortlists(most_frequent(ids, size, config.shortlist), size, config.shortlist)
         self.exit_losses: list[dict[int, float]] = []  # of the micro-batches since the last record
         # Lets the Trainer divide each loss by the number of accumulated micro-batches (fewer in an epoch's last step),
         # which it leaves to the model where the model's own loss counts the tokens of all of them.
@@ -66,17 +68,21 @@ class ExitTrainer(Trainer):
         if return_outputs:
             raise NotImplementedError("the aggregated loss has no single logits to return")
         generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
+        layers, weights = step_weights(
+            self.weights, self.parts.total_layers, self.config.shallow_steps, generator
+        )
         # The Trainer wraps the model's forward in mixed precision; the layers are run one by one here, so it is asked for.
         with self.accelerator.autocast():
-            states = self.parts.hidden_states(inputs["input_ids"])
             loss, losses = exit_loss(
                 self.parts,
-                states,
+                self.parts.hidden_states(inputs["input_ids"], layers),
                 inputs["labels"],
-                self.weights,
-                self.exit_positions,
-                self.exits_per_step,
+                weights,
+                self.config.exit_positions,
+                self.config.exits_per_step,
                 generator,
+                self.shortlists,
+                self.config.distilled,
             )
             self.exit_losses.append(losses)
             return loss
@@ -90,6 +96,32 @@ class ExitTrainer(Trainer):
             logs |= {f"loss_layer_{layer}": float(means[layer]) for layer in self.weights}
             self.exit_losses.clear()
         super().log(logs, *args, **kwargs)
+
+
+def step_weights(
+    weights: dict[int, float], total_layers: int, shallow_steps: float, generator: torch.Generator
+) -> tuple[int, dict[int, float]]:
+    """How many layers a step runs, and the weights of their losses.
+
+    A share of the steps ends at the first exit point past the middle; the others make up for it by weighing the losses
+    beyond that layer more, so that every layer's loss counts as `weights` says in expectation. Plain fine-tuning, where
+    only the last layer has a loss, has no shallow steps.
+    """
+    if shallow_steps == 0 or list(weights) == [total_layers]:
+        return total_layers, weights
+    end = shallow_layer(total_layers)
+    if torch.rand(1, generator=generator).item() < shallow_steps:
+        return end, {layer: weight for layer, weight in weights.items() if layer <= end}
+    return total_layers, {
+        layer: weight if layer <= end else weight / (1 - shallow_steps) for layer, weight in weights.items()
+    }
+
+
+def only_end_of_line(embeddings: torch.nn.Embedding, end_of_line: int) -> None:
+    """Train no row of the embeddings but that of `<EOL>`, which the base model does not know."""
+    chosen = torch.zeros(len(embeddings.weight), 1, device=embeddings.weight.device)
+    chosen[end_of_line] = 1
+    embeddings.weight.register_hook(lambda gradient: gradient * chosen)
 
 
 class NoFinalCheckpoint(TrainerCallback):
@@ -176,23 +208,30 @@ def fine_tune(
     folder: Path,
     name: str,
     snapshots: int = 1,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
     """Fine-tune `model` on packed ids and write `folder/model` (float32) and `folder/log.parquet`.
 
     Parameters
     ----------
     ids: int32 token ids (T,), all training files one after the other.
-    weights: of the loss of each layer that has one (`loss_weights`; the last layer alone is plain fine-tuning).
+    weights: of the loss of each layer that has one, summing to 1 (`loss_weights`; the last layer alone is plain fine-tuning).
     folder: also holds the checkpoints while it runs; a call that finds one goes on from it.
     name: shown in the progress bar.
     snapshots: models to keep over the training (`snapshot_steps`); all but the last go to `folder/snapshot-<step>`.
+    callbacks: further ones for the Trainer.
     """
     run = folder / "checkpoints"
+    if not config.train_embeddings:
+        (end_of_line,) = tokenizer(f" {EOL}", add_special_tokens=False).input_ids
+        only_end_of_line(model.get_input_embeddings(), end_of_line)
+    attention = model.config._attn_implementation
+    if not torch.cuda.is_available() and getattr(model.config, "attention_dropout", 0.0) == 0:
+        model.set_attn_implementation(CAUSAL_BLOCKS)
     trainer = ExitTrainer(
         model=model.train(),
         weights=weights,
-        exit_positions=config.exit_positions,
-        exits_per_step=config.exits_per_step,
+        config=config,
         args=TrainingArguments(
             output_dir=str(run),
             run_name=name,
@@ -205,7 +244,7 @@ def fine_tune(
             max_grad_norm=config.max_gradient_norm,
             lr_scheduler_type=config.lr_scheduler_type,
             warmup_steps=config.warmup_steps,
-            bf16=config.bf16,
+            bf16=config.bf16 and fast_bf16(),
             logging_steps=1,
             save_steps=config.checkpoint_steps,
             save_total_limit=1,
@@ -219,6 +258,7 @@ def fine_tune(
             NoFinalCheckpoint,
             StepBar(name),
             Snapshots(folder, snapshot_steps(config.steps, snapshots)[:-1]),
+            *callbacks,
         ],
     )
     trainer.remove_callback(PrinterCallback)
@@ -227,6 +267,7 @@ def fine_tune(
     columns = ["step", "epoch", "learning_rate", "grad_norm", "loss", *losses]
     log = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry], columns=columns)
     log.to_parquet(folder / "log.parquet", index=False)
+    model.set_attn_implementation(attention)
     model.eval().save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     shutil.rmtree(run, ignore_errors=True)  # the optimizer's states, twice the model's size

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eelib.models.parts import ModelParts
+from eelib.training.shortlist import Shortlists
 
 
 def aggregated_loss(losses: dict[int, Tensor], weights: dict[int, float]) -> Tensor:
@@ -74,21 +75,26 @@ def exit_loss(
     exit_positions: float = 1.0,
     exits_per_step: int | None = None,
     generator: torch.Generator | None = None,
+    shortlists: Shortlists | None = None,
+    distilled: bool = False,
 ) -> tuple[Tensor, dict[int, float]]:
     """The aggregated loss to train with, `aggregated_loss(layer_losses(...), weights)` up to rounding.
 
     Parameters
     ----------
-    hidden_states, labels, exit_positions, generator: as for `layer_losses`.
-    weights: of each layer that has a loss; the last layer's is always over all positions.
+    hidden_states: states after layers 1..M, where M may be less than the model's L: M tensors (B, T, D), none normed.
+    labels, exit_positions, generator: as for `layer_losses`.
+    weights: of each layer that has a loss, summing to 1; the last layer's is always over all positions.
     exits_per_step: take that many of the other layers, drawn anew at each call with replacement and with probabilities
         proportional to their weights, each with the same weight: an unbiased estimate of the full sum. None takes all.
+    shortlists: take the softmax over a drawn part of the vocabulary; None over all of it.
+    distilled: the other layers learn the last layer's most probable tokens instead of the true ones, where it has run.
 
     Returns
     -------
     The scalar loss, and the loss of each layer taken, for the record.
     """
-    last, total = len(hidden_states), sum(weights.values())
+    last = parts.total_layers
     targets = labels[:, 1:].reshape(-1)
     taken = {layer: weight for layer, weight in weights.items() if layer != last}
     if exits_per_step is not None and taken:
@@ -99,17 +105,31 @@ def exit_loss(
     if last in weights:
         taken[last] = weights[last]
     everywhere, drawn = slice(None), _positions(targets, exit_positions, generator)
+    exit_targets = targets[drawn]
+    if distilled and len(hidden_states) == last:
+        with torch.no_grad():
+            final = hidden_states[-1][:, :-1].flatten(0, 1)[drawn]
+            exit_targets = torch.cat([parts.logits(chunk).argmax(-1) for chunk in final.split(128)])
     rows, row_targets, row_weights = [], [], []
     for layer, weight in taken.items():
         chosen = everywhere if layer == last else drawn
         rows.append(hidden_states[layer - 1][:, :-1].flatten(0, 1)[chosen])
-        row_targets.append(targets[chosen])
-        row_weights.append(weight / total / len(row_targets[-1]))
+        row_targets.append(targets if layer == last else exit_targets)
+        row_weights.append(weight / len(row_targets[-1]))
     counts = [len(part) for part in rows]
+    row_targets = torch.cat(row_targets)
+    head, bias, corrections = parts.head.weight, parts.head.bias, None
+    if shortlists is not None:
+        ids, corrections = shortlists.draw(row_targets, generator)
+        head, bias = head[ids], None if bias is None else bias[ids]
+        row_targets = torch.searchsorted(ids, row_targets)
     loss, row_losses = HeadLoss.apply(
         parts.norm(torch.cat(rows)),
-        parts.model.lm_head.weight,
-        torch.cat(row_targets),
+        head,
+        bias,
+        parts.softcap,
+        corrections,
+        row_targets,
         torch.tensor(row_weights, device=targets.device).repeat_interleave(
             torch.tensor(counts, device=targets.device)
         ),
@@ -128,29 +148,47 @@ class HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, head: Tensor, targets: Tensor, row_weights: Tensor
+        ctx: Any,
+        states: Tensor,
+        head: Tensor,
+        bias: Tensor | None,
+        softcap: float | None,
+        corrections: Tensor | None,
+        targets: Tensor,
+        row_weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """(N, D) states, (V, D) head, (N,) targets and weights -> the weighted sum, and (N,) losses."""
+        """(N, D) states, (V, D) head and its (V,) bias, `ModelParts.softcap`, (V,) constants that a shortlist adds to logits,
+        (N,) targets and weights -> the weighted sum, and (N,) losses."""
         grad_states, grad_head = torch.empty_like(states), torch.zeros_like(head)
+        grad_bias = None if bias is None else torch.zeros_like(bias)
         losses = torch.empty(len(states), device=states.device)
         size = max(1, HeadLoss.CHUNK // len(head))
         for start in range(0, len(states), size):
             rows = slice(start, start + size)
-            logits = (states[rows] @ head.T).float()
+            logits = F.linear(states[rows], head, bias).float()
+            if softcap is not None:
+                shares = torch.tanh(logits / softcap)
+                logits = softcap * shares
+            if corrections is not None:
+                logits = logits + corrections
             target = targets[rows, None]
             normaliser = logits.logsumexp(-1, keepdim=True)
             losses[rows] = (normaliser - logits.gather(-1, target)).squeeze(-1)
             gradient = logits.sub_(normaliser).exp_()
             gradient.scatter_add_(-1, target, torch.full_like(gradient[:, :1], -1.0))
             gradient *= row_weights[rows, None]
+            if softcap is not None:
+                gradient *= 1 - shares * shares
             grad_states[rows] = gradient @ head
             grad_head += gradient.T @ states[rows]
-        ctx.save_for_backward(grad_states, grad_head)
+            if grad_bias is not None:
+                grad_bias += gradient.sum(0)
+        ctx.save_for_backward(grad_states, grad_head, grad_bias)
         ctx.mark_non_differentiable(losses)
         return losses @ row_weights, losses
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Scale what forward made."""
-        grad_states, grad_head = ctx.saved_tensors
-        return grad_loss * grad_states, grad_loss * grad_head, None, None
+        made = [None if gradient is None else grad_loss * gradient for gradient in ctx.saved_tensors]
+        return *made, None, None, None, None

@@ -186,10 +186,14 @@ def pretrain(
     A trial is the beginning of a run, and the chosen one goes on from there.
     """
     if len(learning_rates) > 1 and trial_steps > recipe.steps:
-        raise InputError(f"--trial-steps is {trial_steps}: allowed are at most the {recipe.steps} of --steps.")
+        raise InputError(
+            f"--trial-steps is {trial_steps}: allowed are at most the {recipe.steps} of --steps."
+        )
 
     def run(rate: float, stop: int | None = None) -> Run:
-        name = f"{recipe.model}-{corpus.key[:8]}-{recipe.steps}x{recipe.batch_size}x{rate:g}-seed{recipe.seed}"
+        name = (
+            f"{recipe.model}-{corpus.key[:8]}-{recipe.steps}x{recipe.batch_size}x{rate:g}-seed{recipe.seed}"
+        )
         return train(recipe, corpus, work / name, rate, stop)
 
     trials = {}
