@@ -12,7 +12,7 @@ from conftest import VOCABULARY
 from eelib.evaluation.base_models import layer_scores, windows
 from eelib.models.loading import SHIPPED
 from eelib.pipeline.base_models import LAYERS_FILE, last_layer_scores
-from eelib.report.base_models import card, curves_figure, layers_figure
+from eelib.report.base_models import card, curves_figure, growth_mark, layers_figure
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,20 @@ def test_the_shipped_cards_say_what_was_measured(name):
     assert found["accuracy"].tolist() == last["accuracy"].tolist()
 
 
+def test_a_growth_mark_is_the_largest_fall_before_the_last_quarter():
+    scores = pd.DataFrame(
+        {
+            "corpus": ["a"] * 8 + ["b"] * 8,
+            "language": "java",
+            "layer": [*range(1, 9)] * 2,
+            "accuracy": [0.1, 0.2, 0.18, 0.3, 0.4, 0.5, 0.2, 0.6, *[0.1, 0.3, 0.25, 0.3, 0.4, 0.5, 0.5, 0.6]],
+        }
+    )
+    assert growth_mark(scores) == pytest.approx(
+        0.05
+    )  # 0.3 at layer 2 of b; the fall after layer 6 of 8 does not count
+
+
 def test_a_card_without_trials_can_be_written():
     record = {
         "model": "llama-pico",
@@ -89,7 +103,7 @@ def test_a_card_without_trials_can_be_written():
         "learning_rate": 3e-3,
         "warmup_steps": 6,
         "decay_steps": 8,
-        "stages": [{"layers": 1, "steps": 12}, {"layers": 2, "steps": 8}],
+        "precision": "float32",
         "seed": 0,
         "hours": 0.25,
         "device": "CPU, 1 thread(s)",
@@ -122,6 +136,6 @@ def test_a_card_without_trials_can_be_written():
         and "| tokens scored | 1,234 |" in text
     )
     assert "4.100 at step 20" in text and "java_test.jsonl.gz of CodeXGLUE" in text
-    assert "12 steps at 1 layers, 8 steps at 2 layers" in text and "{" not in text
+    assert "float32" in text and "{" not in text
     for figure in (curves_figure(record), layers_figure(scores)):
         assert figure.axes

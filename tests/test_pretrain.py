@@ -13,14 +13,12 @@ import torch.nn.functional as F
 from conftest import source
 from transformers import PreTrainedModel
 
-from eelib.data import corpus as study_corpus
-from eelib.models.parts import take_apart
-from eelib.models.pico import POSITIONS, pico_config, random_model
+from eelib.models.pico import POSITIONS
 from eelib.models.tokenizer import train_tokenizer
 from eelib.study.errors import InputError
 from eelib.training import pretrain, pretraining_corpus
 from eelib.training.attention import causal_blocks
-from eelib.training.pretrain import HELD_OUT, Recipe, Stage, grown
+from eelib.training.pretrain import HELD_OUT, Recipe
 from eelib.training.pretraining_corpus import PretrainingCorpus, forbidden_runs, pretraining_files
 
 RECIPE = Recipe("llama-pico", steps=6, batch_size=1, seed=0, layers=2, compiled=False)
@@ -34,19 +32,14 @@ def write_table(path: Path, packages: list) -> Path:
 
 
 @pytest.fixture
-def tables(package, tmp_path, monkeypatch):
-    """A study of three packages, and one package that only pretraining uses."""
-    shared = source("shared", 14)  # 55 tokens
-    study = [
-        package("tests", "test", a=source("t", 20) + shared),
-        package("checks", "validation", a=source("v", 20)),
-        package("own", "train", a=source("o", 20), leak=source("x", 20) + shared),
+def table(package, tmp_path, monkeypatch):
+    """A table of two packages, whose second repeats a file of the first."""
+    packages = [
+        package("own", "train", a=source("o", 20)),
+        package("more", "train", b=source("m", 20), c=source("c", 25), again=source("o", 20)),
     ]
-    more = [package("more", "train", b=source("m", 20), c=source("c", 25), again=source("o", 20))]
-    for module in (study_corpus, pretraining_corpus):
-        monkeypatch.setattr(module, "PACKAGES_TABLE", write_table(tmp_path / "packages.csv", study))
     monkeypatch.setattr(
-        pretraining_corpus, "PRETRAINING_TABLE", write_table(tmp_path / "pretraining.csv", more)
+        pretraining_corpus, "PRETRAINING_TABLE", write_table(tmp_path / "pretraining.csv", packages)
     )
     return tmp_path
 
@@ -58,16 +51,16 @@ def line_completion(path: Path, *codes: str) -> Path:
     return path
 
 
-def test_no_evaluation_file_is_trained_on(tables):
+def test_no_excluded_file_is_trained_on(table):
     def names(excluded: list[Path]) -> list[str]:
-        files = pretraining_files(forbidden_runs(excluded, tables), tables)
+        files = pretraining_files(forbidden_runs(excluded), table)
         return [f"{file.project}/{Path(file.id).stem}" for file in files]
 
-    assert names([]) == ["own/a", "more/b", "more/c"]  # `leak` shares a run with a test file, `again` is `a`
-    code = next(file.code for file in pretraining_files(set(), tables) if file.id.endswith("c.py"))
+    assert names([]) == ["own/a", "more/b", "more/c"]  # `again` is `a`
+    code = next(file.code for file in pretraining_files(set(), table) if file.id.endswith("c.py"))
     fifty = " ".join(code[:50])
-    assert names([line_completion(tables / "python_test.jsonl.gz", fifty)]) == ["own/a", "more/b"]
-    assert names([line_completion(tables / "python_test.jsonl.gz", fifty.rpartition(" ")[0])]) == names([])
+    assert names([line_completion(table / "python_test.jsonl.gz", fifty)]) == ["own/a", "more/b"]
+    assert names([line_completion(table / "python_test.jsonl.gz", fifty.rpartition(" ")[0])]) == names([])
 
 
 @pytest.fixture
@@ -85,41 +78,16 @@ def equal(first: PreTrainedModel, second: PreTrainedModel) -> bool:
     return all(torch.equal(weights(second)[name], tensor) for name, tensor in weights(first).items())
 
 
-def test_a_stage_goes_on_to_the_same_weights(tiny_corpus, tmp_path):
-    stage = Stage(layers=2, before=0, steps=5, last=True)
-
+def test_a_run_goes_on_to_the_same_weights(tiny_corpus, tmp_path):
     def train(folder: str, stop: int | None = None) -> pretrain.Run:
-        model = random_model(pico_config("llama-pico", 270, 0, 1, 2, layers=2), seed=0)
-        return pretrain.train(RECIPE, stage, model, tiny_corpus, tmp_path / folder, 1e-3, stop)
+        return pretrain.train(RECIPE, tiny_corpus, tmp_path / folder, 1e-3, stop)
 
     whole, half = train("whole"), train("halves", stop=2)
     resumed = train("halves")
     assert equal(whole.model, resumed.model) and not equal(half.model, resumed.model)
-    assert resumed.records[-1] == whole.records[-1] and resumed.records[-1]["step"] == 5
+    assert resumed.records[-1] == whole.records[-1] and resumed.records[-1]["step"] == 6
     assert 0 < half.hours < resumed.hours
     assert train("halves").hours == resumed.hours  # nothing was trained
-
-
-def test_stages_are_thirds():
-    stages = pretrain.growth(Recipe("llama-pico", steps=10, batch_size=1, seed=0), layers=28)
-    assert stages == [Stage(7, 0, 3, False), Stage(14, 3, 4, False), Stage(28, 7, 3, True)]
-    assert pretrain.growth(Recipe("opt-pico", 9, 1, 0), layers=7) == [Stage(7, 0, 9, True)]
-
-
-@pytest.mark.parametrize("name", ["llama-pico", "opt-pico"])
-def test_a_grown_model_is_its_layers_stacked(name):
-    small = random_model(pico_config(name, 270, 0, 1, 2, layers=8), seed=1)
-    large = grown(small, pico_config(name, 270, 0, 1, 2, layers=16))
-    parts, grown_parts = take_apart(small), take_apart(large)
-    ids = torch.tensor([[5, 9, 200, 17]])
-    with torch.inference_mode():
-        state = parts.hidden_states(ids)[-1]
-        assert torch.equal(grown_parts.hidden_states(ids)[7], state)
-        positions = parts.positions(torch.arange(4)[None])
-        for layer in range(1, 9):
-            state = parts.run_layer(layer, state, positions)
-        assert torch.equal(grown_parts.hidden_states(ids)[15], state)
-        assert torch.equal(large(ids).logits, parts.logits(state))
 
 
 def test_the_best_learning_rate_goes_on_from_its_trial(tiny_corpus, tmp_path):
@@ -129,15 +97,14 @@ def test_the_best_learning_rate_goes_on_from_its_trial(tiny_corpus, tmp_path):
     assert all(records[-1]["step"] == 2 for records in record["trials"].values())
     assert losses[f"{record['learning_rate']:g}"] == min(losses.values()) < losses["1e-30"]
     assert record["tokens_seen"] == 6 * POSITIONS
-    assert record["stages"] == [{"layers": 1, "steps": 3}, {"layers": 2, "steps": 3}]
     alone, other = pretrain.pretrain(RECIPE, tiny_corpus, tmp_path / "alone", [record["learning_rate"]], 2)
     assert equal(model, alone)
-    assert [r for r in record["log"] if r["step"] in (3, 6)] == other["log"]
+    assert [r for r in record["log"] if r["step"] == 6] == other["log"]
 
 
-def test_trials_end_with_the_first_stage(tiny_corpus, tmp_path):
-    with pytest.raises(InputError, match=r"--trial-steps is 4: allowed are at most 3"):
-        pretrain.pretrain(RECIPE, tiny_corpus, tmp_path, [1e-3, 1e-4], trial_steps=4)
+def test_trials_end_with_the_run(tiny_corpus, tmp_path):
+    with pytest.raises(InputError, match=r"--trial-steps is 7: allowed are at most the 6"):
+        pretrain.pretrain(RECIPE, tiny_corpus, tmp_path, [1e-3, 1e-4], trial_steps=7)
     assert not any(tmp_path.iterdir())
 
 

@@ -43,6 +43,11 @@ def split_name(name: str) -> tuple[str, Path | None]:
     return base, path
 
 
+def ships(base: str, kind: str) -> bool:
+    """Whether a base model ships the difference of a fine-tuning ("aggregated", "plain")."""
+    return (SHIPPED / base / f"{kind}.safetensors").exists()
+
+
 def locate(name: str) -> str:
     """Where a model is: a shipped model's folder for its name, another folder, or an id `organisation/name` on the hub.
 
@@ -108,7 +113,9 @@ def load_model(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel
     base, difference = split_name(name)
     if difference is not None:
         differences.add(model, difference, fingerprint(base))
-    return model.to(dtype).eval()
+    for parameter in model.parameters():  # not the buffers: rotary frequencies stay float32
+        parameter.data = parameter.data.to(dtype)
+    return model.eval()
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:

@@ -1,6 +1,6 @@
 """Measuring the shipped base models and writing their cards.
 
-    python -m eelib.pipeline.base_models llama-pico --codexglue <folder of line-completion files>
+    python -m eelib.pipeline.base_models opt-pico --codexglue <folder of line-completion files>
 
 Writes `layers.csv`, `layers.png`, `curves.png` and `README.md` beside the model's weights.
 """

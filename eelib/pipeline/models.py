@@ -11,7 +11,15 @@ from eelib.data.samples import evaluation_samples
 from eelib.decoding.criteria import FullDepth
 from eelib.decoding.generate import generate
 from eelib.models.exits import exit_points, loss_weights
-from eelib.models.loading import count_parameters, fingerprint, load_config, load_model, load_tokenizer
+from eelib.models.loading import (
+    SHIPPED,
+    count_parameters,
+    fingerprint,
+    load_config,
+    load_model,
+    load_tokenizer,
+    ships,
+)
 from eelib.models.parts import ModelParts, take_apart
 from eelib.pipeline.corpora import corpus, files_of
 from eelib.pipeline.parallel import side_by_side
@@ -22,14 +30,18 @@ from eelib.training.loss import layer_losses
 from eelib.training.packing import encode_files, pack
 
 KINDS = ("base", "plain", "aggregated")
+NAME = "name.txt"  # in the folder of a model that is taken as shipped
 
 
 def fine_tuned(study: Study, model: str, language: str, kind: str = "aggregated") -> Artifact:
-    """A fine-tuned model: a checkpoint in `model/` and `log.parquet`.
+    """A fine-tuned model, which `tuned_name` names for loading, and `log.parquet`.
 
-    `kind` "aggregated" weights the losses of exit points and last layer; "plain" takes the last layer's alone, with the
+    Taken as shipped where the profile says so and there is one; else trained, with its checkpoint in `model/`. `kind`
+    "aggregated" weights the losses of exit points and last layer; "plain" takes the last layer's alone, with the
     same files, order and steps. The setting of the epoch study keeps snapshots beside `model/`.
     """
+    if study.profile.fine_tuning.shipped and ships(model, kind):
+        return _shipped(study, model, language, kind)
     data = corpus(study, language)
     epochs = study.profile.epoch_study
     studied = (model, language, kind) == (epochs.model, epochs.language, "aggregated")
@@ -54,6 +66,28 @@ def fine_tuned(study: Study, model: str, language: str, kind: str = "aggregated"
     return study.stage(stage, "02", train)
 
 
+def _shipped(study: Study, model: str, language: str, kind: str) -> Artifact:
+    name = f"{model}+{kind}"
+    stage = Stage(
+        f"fine_tuned/{model}-{language}-{kind}",
+        layer="training",
+        config={"model": name, "fingerprint": fingerprint(name)},
+    )
+
+    def take(folder: Path) -> None:
+        (folder / NAME).write_text(name)
+        log = pd.read_csv(SHIPPED / model / f"{kind}_log.csv")
+        log.to_parquet(folder / "log.parquet", index=False)
+
+    return study.stage(stage, "02", take)
+
+
+def tuned_name(folder: Path) -> str:
+    """What `load_model` and `load_tokenizer` call the model of a `fine_tuned` artifact's folder."""
+    shipped = folder / NAME
+    return shipped.read_text() if shipped.exists() else str(folder / "model")
+
+
 def all_fine_tuned(study: Study) -> list[Artifact]:
     """The fine-tuned models of all settings, trained side by side: those with the aggregated loss, then the plain ones."""
     jobs = [(*setting, kind) for kind in ("aggregated", "plain") for setting in study.settings]
@@ -69,7 +103,7 @@ def load_kind(
     study: Study, model: str, language: str, kind: str
 ) -> tuple[ModelParts, PreTrainedTokenizerBase]:
     """A base or fine-tuned model taken apart, in the profile's number format, and its tokenizer."""
-    name = model if kind == "base" else str(fine_tuned(study, model, language, kind).path / "model")
+    name = model if kind == "base" else tuned_name(fine_tuned(study, model, language, kind).path)
     return take_apart(load_model(name, study.dtype).to(device())), load_tokenizer(name)
 
 

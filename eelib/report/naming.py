@@ -23,7 +23,7 @@ def family(model: str) -> str:
 
 
 def results_figure(model: str, language: str, fraction: float) -> str:
-    """File name of the figure of one setting, e.g. "fig_6_05_llama-pico_java_ctx20"; settings that the thesis does not
+    """File name of the figure of one setting, e.g. "fig_6_05_smollm2-135m_java_ctx20"; settings that the thesis does not
     show start with "fig_6_results"."""
     number = RESULT_FIGURES.get((family(model), language, fraction), "fig_6_results")
     return f"{number}_{short(model)}_{language}_ctx{round(100 * fraction)}"

@@ -1,6 +1,6 @@
 """Serve a fine-tuned model and its agent.
 
-    python -m eelib.server --model llama-pico --language python
+    python -m eelib.server --model smollm2-135m --language python
 
 Exit code 0: ended by a signal, after the answers under way; 2: bad input, in one sentence.
 """
@@ -34,7 +34,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         description="Serve early-exit code completion to editors and ordinary clients.",
         epilog=f"A token that every request must carry is read from the environment variable {TOKEN}.",
     )
-    parser.add_argument("--model", default="llama-pico", help="a model of the profile (default: llama-pico)")
+    parser.add_argument(
+        "--model", default="smollm2-135m", help="a model of the profile (default: smollm2-135m)"
+    )
     parser.add_argument("--language", default="python", help="java or python (default: python)")
     parser.add_argument("--profile", default="laptop", help="whose run's artifacts (default: laptop)")
     parser.add_argument("--seed", type=int, default=0, help="which of the agents (default: 0)")

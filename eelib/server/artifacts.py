@@ -12,7 +12,7 @@ from eelib.decoding.policy import ExitPolicy, load_policy
 from eelib.models.loading import fingerprint, load_model, load_tokenizer
 from eelib.models.parts import ModelParts, take_apart
 from eelib.pipeline.agents import agent
-from eelib.pipeline.models import device, fine_tuned
+from eelib.pipeline.models import device, fine_tuned, tuned_name
 from eelib.pipeline.study import MissingStage, open_study
 from eelib.study.errors import InputError
 from eelib.study.profile import check_choice, load_profile
@@ -24,21 +24,22 @@ class Artifacts:
 
     Attributes
     ----------
+    model: what `load_model` calls it.
     key: what the agent says it was trained on: the key of the fine-tuned model's stage, or the checkpoint's fingerprint.
     """
 
     name: str
     language: str
-    model: Path
+    model: str
     agent: Path
     key: str
     dtype: torch.dtype = torch.float32
 
     def load(self) -> "Loaded":
         """Load both; an agent of another model gives InputError."""
-        parts = take_apart(load_model(str(self.model), self.dtype).to(device()))
+        parts = take_apart(load_model(self.model, self.dtype).to(device()))
         policy = load_policy(self.agent, self.key).to(parts.device)
-        return Loaded(self.name, self.language, parts, load_tokenizer(str(self.model)), policy)
+        return Loaded(self.name, self.language, parts, load_tokenizer(self.model), policy)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +74,7 @@ def of_profile(profile: str, model: str, language: str, seed: int) -> Artifacts:
             f"{model} for {language} and its agent have not been made under the {profile} profile as it is now: "
             f"run ./run_all.sh --profile {profile}, which makes them."
         ) from error
-    return Artifacts(model, language, tuned.path / "model", trained.path, tuned.key, study.dtype)
+    return Artifacts(model, language, tuned_name(tuned.path), trained.path, tuned.key, study.dtype)
 
 
 def of_paths(model: Path, agent_folder: Path, language: str) -> Artifacts:
@@ -92,5 +93,5 @@ def of_paths(model: Path, agent_folder: Path, language: str) -> Artifacts:
             )
     key = fingerprint(str(model)) if record is None else json.loads(record.read_text())["key"]
     return Artifacts(
-        model.resolve().parent.name if record else model.name, language, model, agent_folder, key
+        model.resolve().parent.name if record else model.name, language, str(model), agent_folder, key
     )

@@ -48,7 +48,9 @@ class Context:
 class FineTuning:
     """Fine-tuning with the aggregated loss (Table 6.5)."""
 
-    shipped: bool  # models that ship fine-tuned weights are taken as shipped; the others are trained in the run
+    shipped: (
+        bool  # models that ship fine-tuned weights are taken as shipped; the others are trained in the run
+    )
     steps: int
     batch_size: int  # sequences a step and device
     gradient_accumulation_steps: int

@@ -37,7 +37,7 @@ class Stage:
 
     Attributes
     ----------
-    name: what it makes, e.g. "agent/llama-pico-java-seed0"; becomes the folder's name.
+    name: what it makes, e.g. "agent/opt-pico-java-seed0"; becomes the folder's name.
     layer: the highest subpackage of eelib it calls, whose code (and all below) is part of the key.
     config: everything that decides the result, JSON values only.
     inputs: artifacts it reads.

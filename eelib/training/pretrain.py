@@ -35,6 +35,7 @@ from eelib.models.precision import fast_bf16
 from eelib.study.errors import InputError
 from eelib.training.attention import CAUSAL_BLOCKS
 from eelib.training.finetune import last_whole_checkpoint
+from eelib.training.muon import Muon
 from eelib.training.packing import PackedDataset
 from eelib.training.pretraining_corpus import PretrainingCorpus, pretraining_corpus
 
@@ -141,11 +142,20 @@ def train(
             train_dataset=PackedDataset(rows[np.arange(recipe.steps * recipe.batch_size) % len(rows)]),
             eval_dataset=PackedDataset(corpus.blocks[:HELD_OUT]),
             callbacks=[Clock(), StopAt(stop)],
+            optimizers=(muon(model, learning_rate), None),
         )
         trainer.train(resume_from_checkpoint=checkpoint)
         checkpoint = last_whole_checkpoint(run)
     state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
     return Run(AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32), state)
+
+
+def muon(model: PreTrainedModel, learning_rate: float) -> Muon:
+    """The optimizer: Muon for the matrices of the layers, AdamW for embeddings, norms and biases."""
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        (matrices if parameter.ndim == 2 and ".layers." in name else others).append(parameter)
+    return Muon(matrices, others, learning_rate)
 
 
 def _arguments(recipe: Recipe, run: Path, learning_rate: float) -> TrainingArguments:
@@ -159,9 +169,6 @@ def _arguments(recipe: Recipe, run: Path, learning_rate: float) -> TrainingArgum
         lr_scheduler_type="warmup_stable_decay",
         lr_scheduler_kwargs={"num_decay_steps": decay, "decay_type": "linear"},
         warmup_steps=min(WARMUP_STEPS, recipe.steps - decay),
-        optim="adamw_torch_fused",
-        adam_beta2=0.95,
-        weight_decay=0.1,
         max_grad_norm=1.0,
         bf16=fast_bf16(),
         torch_compile=recipe.compiled,
