@@ -9,7 +9,7 @@ from eelib.data import build
 from eelib.data.build import build_corpus, check_shares, main, shares_run
 from eelib.data.corpus import SPLITS, CodeFile, shipped_corpus, token_runs
 from eelib.data.lexing import tokenize_source
-from eelib.data.notice import copyright_lines
+from eelib.data.notice import archive_statements, header_statements
 from eelib.data.selection import drawn_order, has_fitting_code, is_written_here, within_cap
 from eelib.data.shipped import shipped_records
 from eelib.study.errors import InputError
@@ -209,18 +209,25 @@ def test_the_command_names_bad_input(tables, capsys):
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith("error: none.jsonl cannot be read")
 
 
-def test_copyright_lines(tmp_path):
+def test_copyright_statements(tmp_path):
     texts = {
         "p-1/LICENSE": b"MIT License\n\n * Copyright (c) 2013  Ann Other\n\nThe above copyright notice 1999\n",
-        "p-1/NOTICE.txt": b"This product includes software of X.\nCopyright [yyyy] [name of copyright owner]\n",
+        "p-1/NOTICE.txt": b"This product includes software\ndeveloped at X (http://x/).\nCopyright [yyyy] [name]\n",
         "p-1/a/b/c/COPYING": b"Copyright 1999 Far Away\n",
         "p-1/license.py": b"# Copyright 2000 A Module\n",
     }
     (tmp_path / "p.tar.gz").write_bytes(tar_bytes(texts))
-    assert copyright_lines(tmp_path / "p.tar.gz") == [
+    assert archive_statements(tmp_path / "p.tar.gz") == [
         "Copyright (c) 2013 Ann Other",
-        "This product includes software of X.",
+        "This product includes software developed at X (http://x/)",
     ]
+    headers = [
+        "/* Copyright 2001 B */",
+        "# Copyright 2001 B",
+        "// Copyright 2000 A",
+        "x = 1\n" * 400 + "# Copyright 1 C",
+    ]
+    assert header_statements(headers) == ["Copyright 2001 B", "Copyright 2000 A"]
 
 
 def test_shipped_projects_are_the_tables():

@@ -1,6 +1,8 @@
 """The source files inside an archive, read in memory: tar, zip, and deb with the `src.zip` inside it."""
 
+import email
 import io
+import json
 import lzma
 import tarfile
 import zipfile
@@ -37,6 +39,19 @@ def licence_files(archive: Path) -> Iterator[tuple[str, str]]:
     found = dict(_members(Path(archive), lambda path: path.name.upper().startswith(_LICENCE_NAMES)))
     for path in sorted(found, key=lambda path: (path.count("/"), path)):
         yield path, _decode(found[path])
+
+
+def package_author(archive: Path) -> str:
+    """Who made a package, as its PKG-INFO or package.json says; empty when neither does."""
+    found = dict(_members(Path(archive), lambda path: path.name in ("PKG-INFO", "package.json")))
+    for path in sorted(found, key=lambda path: (path.count("/"), path))[:1]:
+        text = _decode(found[path])
+        if path.endswith("PKG-INFO"):
+            parsed = email.message_from_string(text)
+            return parsed["Author"] or parsed["Author-email"] or parsed["Maintainer"] or ""
+        author = json.loads(text).get("author") or ""
+        return author.get("name", "") if isinstance(author, dict) else author
+    return ""
 
 
 def _decode(content: bytes) -> str:
