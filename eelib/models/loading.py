@@ -107,8 +107,12 @@ def load_model(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel
     with _one_sentence(name):
         exact = torch.float32 if "+" in name else dtype  # a difference is added before weights are rounded
         model = AutoModelForCausalLM.from_pretrained(locate(name), dtype=exact)
-        tokenizer = AutoTokenizer.from_pretrained(locate(name))
-    if add_end_of_line(tokenizer):
+        folder = Path(locate(name))
+        # A snapshot of training has no tokenizer of its own, and its model the row already.
+        tokenizer = None
+        if not folder.is_dir() or (folder / "tokenizer.json").exists():
+            tokenizer = AutoTokenizer.from_pretrained(locate(name))
+    if tokenizer is not None and add_end_of_line(tokenizer):
         resize_embeddings(model, tokenizer)
     base, difference = split_name(name)
     if difference is not None:
