@@ -39,8 +39,9 @@ def loss_weights(total_layers: int, decay: float = DECAY, scheme: str = "thesis"
 
 
 def shallow_layer(total_layers: int) -> int:
-    """The first exit point past the middle: where training's shallow steps end."""
-    return next(layer for layer in exit_points(total_layers) if layer > total_layers // 2)
+    """Where training's shallow steps end: the first exit point past the middle, or the last one where none lies there."""
+    points = exit_points(total_layers)
+    return next((layer for layer in points if layer > total_layers // 2), points[-1])
 
 
 def _thesis_weights(total_layers: int, decay: float) -> dict[int, float]:

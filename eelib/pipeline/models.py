@@ -179,7 +179,7 @@ def models_table(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def validation_losses(study: Study, model: str, language: str, blocks: int = 24) -> Artifact:
+def validation_losses(study: Study, model: str, language: str, blocks: int = 8) -> Artifact:
     """Next-token loss of each exit point and the last layer on validation files, for every kind: `losses.parquet`."""
     data = corpus(study, language)
     tuned = [fine_tuned(study, model, language, kind) for kind in KINDS if kind != "base"]
