@@ -14,6 +14,7 @@ from eelib.models import loading, packaged
 from eelib.models.loading import fingerprint, load_config, load_model, load_tokenizer
 from eelib.models.packaged import checkpoint
 from eelib.models.parts import take_apart
+from eelib.models.tokenizer import end_of_line
 from eelib.study.errors import InputError
 
 LAYERS, WIDTH, VOCABULARY = 8, 32, 300
@@ -120,7 +121,7 @@ def test_a_packaged_model_loads_by_name_like_any_other(gguf_bytes, package, caps
     assert "12" not in pieces  # digits stand alone, as in the model's pretraining
     assert tokenizer.decode(ids) == "x = 12 ; <EOL> ab"
     assert tokenizer.bos_token == tokenizer.eos_token == "<|endoftext|>"
-    new = tokenizer(" <EOL>").input_ids[0]
+    new = end_of_line(tokenizer)
     line_break = tokenizer("\n").input_ids[0]
     weight = model.get_input_embeddings().weight
     assert torch.equal(weight[new], weight[line_break])

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from eelib.models.tokenizer import BOS, END, PAD, UNKNOWN, is_single_token, train_tokenizer
+from eelib.models.tokenizer import BOS, END, PAD, UNKNOWN, add_end_of_line, end_of_line, train_tokenizer
 
 FREQUENT = ["<EOL>", '"<STR_LIT>"', "<NUM_LIT:0>", "public", "return", "self", "(", ")", "{", "!=", "."]
 TEXTS = [
@@ -27,12 +27,19 @@ def tokenizer():
 
 def test_frequent_code_tokens_are_single_entries(tokenizer):
     for token in FREQUENT:
-        assert is_single_token(tokenizer, token), token
         # The same entry at the start, in the middle and at the end of a text.
         [entry] = tokenizer(token, add_special_tokens=False).input_ids
         text = f"{token} {token} {token}"
         assert tokenizer(text, add_special_tokens=False).input_ids == [entry] * 3
-    assert not is_single_token(tokenizer, "unheardOf")
+    assert len(tokenizer("unheardOf", add_special_tokens=False).input_ids) > 1
+
+
+def test_a_tokenizer_that_splits_the_end_of_line_gets_it(tokenizer):
+    assert not add_end_of_line(tokenizer)  # it has it
+    other = train_tokenizer(["a b c"], vocabulary_size=270)
+    size = len(other)
+    assert end_of_line(other) is None and add_end_of_line(other)
+    assert end_of_line(other) == size == len(other) - 1 and not add_end_of_line(other)
 
 
 def test_an_entry_never_spans_two_code_tokens(tokenizer):

@@ -143,6 +143,10 @@ def fingerprint(name: str) -> str:
     if not folder.is_dir():
         return name
     digest = hashlib.sha256()
-    for file in [*sorted(folder.glob("model*.safetensors")), folder / "config.json", folder / "tokenizer.json"]:
+    for file in [
+        *sorted(folder.glob("model*.safetensors")),
+        folder / "config.json",
+        folder / "tokenizer.json",
+    ]:
         digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()

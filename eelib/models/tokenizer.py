@@ -60,12 +60,20 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int = VOCABULARY_SIZE
     )
 
 
+def end_of_line(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Id of `<EOL>`, with or without the blank before it; None for a tokenizer that splits it."""
+    for piece in (EOL, f" {EOL}"):
+        ids = tokenizer(piece, add_special_tokens=False).input_ids
+        if len(ids) == 1:
+            return ids[0]
+    return None
+
+
 def add_end_of_line(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Make `<EOL>`, with the blank before it, one token of a tokenizer that splits it (Section 4.2.2); say whether it did."""
-    piece = f" {EOL}"
-    if len(tokenizer(piece, add_special_tokens=False).input_ids) == 1:
+    """Make ` <EOL>` one token of a tokenizer that splits it (Section 4.2.2); say whether it was needed."""
+    if end_of_line(tokenizer) is not None:
         return False
-    tokenizer.add_tokens(AddedToken(piece, normalized=False))
+    tokenizer.add_tokens(AddedToken(f" {EOL}", normalized=False))
     return True
 
 
@@ -77,7 +85,7 @@ def resize_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     """
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    (new,) = tokenizer(f" {EOL}", add_special_tokens=False).input_ids
+    new = end_of_line(tokenizer)
     line_break = tokenizer("\n", add_special_tokens=False).input_ids[-1]
     for module in (model.get_input_embeddings(), model.get_output_embeddings()):
         module.weight[new] = module.weight[line_break]

@@ -23,10 +23,10 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
-from eelib.data.lexing import EOL
 from eelib.models.exits import shallow_layer
 from eelib.models.parts import take_apart
 from eelib.models.precision import fast_bf16
+from eelib.models.tokenizer import end_of_line
 from eelib.study.errors import InputError
 from eelib.study.profile import FineTuning
 from eelib.training.attention import CAUSAL_BLOCKS
@@ -117,10 +117,10 @@ def step_weights(
     }
 
 
-def only_end_of_line(embeddings: torch.nn.Embedding, end_of_line: int) -> None:
+def only_end_of_line(embeddings: torch.nn.Embedding, row: int) -> None:
     """Train no row of the embeddings but that of `<EOL>`, which the base model does not know."""
     chosen = torch.zeros(len(embeddings.weight), 1, device=embeddings.weight.device)
-    chosen[end_of_line] = 1
+    chosen[row] = 1
     embeddings.weight.register_hook(lambda gradient: gradient * chosen)
 
 
@@ -223,8 +223,7 @@ def fine_tune(
     """
     run = folder / "checkpoints"
     if not config.train_embeddings:
-        (end_of_line,) = tokenizer(f" {EOL}", add_special_tokens=False).input_ids
-        only_end_of_line(model.get_input_embeddings(), end_of_line)
+        only_end_of_line(model.get_input_embeddings(), end_of_line(tokenizer))
     attention = model.config._attn_implementation
     if not torch.cuda.is_available() and getattr(model.config, "attention_dropout", 0.0) == 0:
         model.set_attn_implementation(CAUSAL_BLOCKS)
