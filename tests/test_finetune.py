@@ -20,6 +20,7 @@ from eelib.models.exits import loss_weights
 from eelib.models.parts import take_apart
 from eelib.models.tokenizer import train_tokenizer
 from eelib.study.profile import FineTuning
+from eelib.training import finetune
 from eelib.training.finetune import ExitTrainer, fine_tune, snapshot_steps
 from eelib.training.loss import aggregated_loss, layer_losses
 
@@ -254,8 +255,12 @@ def test_a_process_that_is_really_killed_goes_on(tmp_path, tokenizer, uninterrup
     assert_equal_runs(tmp_path, uninterrupted)
 
 
-@pytest.mark.parametrize(("bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_mixed_precision_is_on_where_the_layers_run(tmp_path, tokenizer, bf16, dtype):
+@pytest.mark.parametrize(
+    ("bf16", "fast", "dtype"),
+    [(True, True, torch.bfloat16), (True, False, torch.float32), (False, True, torch.float32)],
+)
+def test_mixed_precision_is_on_where_the_layers_run(tmp_path, tokenizer, monkeypatch, bf16, fast, dtype):
+    monkeypatch.setattr(finetune, "fast_bf16", lambda: fast)
     trained, seen = model(), set()
     trained.lm_head.register_forward_hook(lambda _, __, output: seen.add(output.dtype))
     trained.model.layers[3].mlp.register_forward_hook(lambda _, __, output: seen.add(output.dtype))

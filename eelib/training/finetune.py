@@ -124,6 +124,16 @@ def only_end_of_line(embeddings: torch.nn.Embedding, row: int) -> None:
     embeddings.weight.register_hook(lambda gradient: gradient * chosen)
 
 
+def has_dropout(model: PreTrainedModel) -> bool:
+    """Whether anything in the model drops values out while it trains, which attention in blocks does not do."""
+    rates = (
+        getattr(module, name, 0)
+        for module in model.modules()
+        for name in ("p", "dropout", "attention_dropout")
+    )
+    return any(isinstance(rate, float) and rate > 0 for rate in rates)
+
+
 class NoFinalCheckpoint(TrainerCallback):
     """Leaves out the checkpoint after the last step: resumed from there, the Trainer would take one step too many."""
 
@@ -225,7 +235,7 @@ def fine_tune(
     if not config.train_embeddings:
         only_end_of_line(model.get_input_embeddings(), end_of_line(tokenizer))
     attention = model.config._attn_implementation
-    if not torch.cuda.is_available() and getattr(model.config, "attention_dropout", 0.0) == 0:
+    if not torch.cuda.is_available() and not has_dropout(model):
         model.set_attn_implementation(CAUSAL_BLOCKS)
     trainer = ExitTrainer(
         model=model.train(),
