@@ -9,7 +9,7 @@ import yaml
 from eelib.models.pico import POSITIONS
 from eelib.study import profile as profiles
 from eelib.study.errors import InputError
-from eelib.study.profile import load_profile, parse_settings, profile_names, setting_names
+from eelib.study.profile import load_profile, parse_settings, profile_names, setting_names, variant_name
 from eelib.study.provenance import PACKAGE
 
 THESIS_THRESHOLDS = [0.6, 0.8, 0.9, 0.91, 0.92, 0.94]
@@ -36,6 +36,13 @@ def write(tmp_path, monkeypatch):
 
 
 # --- the shipped profiles ---
+
+
+def test_the_name_of_many_overrides_fits_a_file_system():
+    many = {f"section.field_{i}": "1" for i in range(40)}
+    name = variant_name("laptop", many)
+    assert len(name) < 200 and name != variant_name("laptop", many | {"section.field_39": "2"})
+    assert variant_name("laptop", {"threshold": "0.9"}) == "laptop+threshold=0.9"
 
 
 def test_there_are_five_profiles():

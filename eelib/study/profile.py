@@ -6,6 +6,7 @@ A profile is a YAML file in `profiles/` with exactly the fields below; a run may
 
 import contextlib
 import dataclasses
+import hashlib
 import math
 import re
 import shlex
@@ -19,6 +20,7 @@ import yaml
 from eelib.study.errors import InputError
 
 PROFILES = Path("profiles")
+LONGEST_LABEL = 150  # characters of a folder's name that say what was overridden
 _ALLOWED = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 _SECTIONS = ["data", "context", "fine_tuning", "epoch_study", "fixed_exits", "reinforcement", "evaluation"]
 _SCHEDULERS = ["constant", "constant_with_warmup", "linear", "cosine"]
@@ -206,8 +208,13 @@ def parse_settings(settings: str) -> dict[str, str]:
 
 
 def variant_name(profile: str, overrides: dict[str, str]) -> str:
-    """Name of the folders of a run: the profile's, with what was overridden: "laptop+threshold=0.9"."""
+    """Name of the folders of a run: the profile's, with what was overridden: "laptop+threshold=0.9".
+
+    Of many overrides, whose names would be longer than a file system takes, the end is a hash.
+    """
     label = "".join(f"+{name}={value}" for name, value in sorted(overrides.items()))
+    if len(label) > LONGEST_LABEL:
+        label = f"{label[:LONGEST_LABEL]}+{hashlib.sha256(label.encode()).hexdigest()[:8]}"
     return profile + re.sub(r"[^\w.,=+\[\]-]", "_", label)
 
 
