@@ -104,6 +104,7 @@ def test_a_card_without_trials_can_be_written():
         "warmup_steps": 6,
         "decay_steps": 8,
         "precision": "float32",
+        "optimizer": "Muon",
         "seed": 0,
         "hours": 0.25,
         "device": "CPU, 1 thread(s)",
@@ -136,6 +137,8 @@ def test_a_card_without_trials_can_be_written():
         and "| tokens scored | 1,234 |" in text
     )
     assert "4.100 at step 20" in text and "java_test.jsonl.gz of CodeXGLUE" in text
-    assert "float32" in text and "{" not in text
+    assert "float32" in text and "all layers from the first step on" in text and "{" not in text
+    grown = card(record | {"stages": [{"layers": 1, "steps": 12}]}, config, scores, exit_points=[1])
+    assert "grown: 12 steps at 1 layers" in grown
     for figure in (curves_figure(record), layers_figure(scores)):
         assert figure.axes

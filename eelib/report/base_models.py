@@ -28,8 +28,8 @@ plain next-token loss on the last layer.
 | | |
 |---|---|
 | Tokens seen | {tokens_seen:.1f}M, Java and Python half each ({steps} steps of {batch} sequences of {positions}) |
-| Optimizer | Muon for the layers' matrices, AdamW (0.9, 0.95) for the rest, weight decay 0.1, clipping 1.0, learning rate {learning_rate:g}: {warmup} steps of warm-up, constant, last {decay} steps falling linearly |
-| Depth | all layers from the first step on |
+| Optimizer | {optimizer}, weight decay 0.1, clipping 1.0, learning rate {learning_rate:g}: {warmup} steps of warm-up, constant, last {decay} steps falling linearly |
+| Depth | {depth} |
 | Initialisation | N(0, 0.02), output projections scaled by 1/sqrt(2L) |
 | Precision | {precision}, `torch.compile`; weights shipped as bf16 |
 | Hardware | {device}, {hours:.1f} hours; energy not measured |
@@ -152,6 +152,8 @@ def card(record: dict, config: dict, scores: pd.DataFrame, exit_points: list[int
         warmup=record["warmup_steps"],
         decay=record["decay_steps"],
         precision=record["precision"],
+        optimizer=record["optimizer"],
+        depth=_depth(record),
         device=record["device"],
         hours=record["hours"],
         seed=record["seed"],
@@ -172,6 +174,14 @@ def card(record: dict, config: dict, scores: pd.DataFrame, exit_points: list[int
         else f" --learning-rates {record['learning_rate']:g}",
         exclude=f" --exclude {' '.join(excluded)}" if excluded else "",
     )
+
+
+def _depth(record: dict) -> str:
+    """How deep the model was while it trained; `stages` is in the record of one that was grown."""
+    if "stages" not in record:
+        return "all layers from the first step on"
+    stages = ", ".join(f"{stage['steps']} steps at {stage['layers']} layers" for stage in record["stages"])
+    return f"grown: {stages}; at each change the layers were stacked on copies of themselves"
 
 
 def growth_mark(scores: pd.DataFrame) -> float:

@@ -235,6 +235,7 @@ def pretrain(
         "batch_size": recipe.batch_size,
         "tokens_seen": recipe.steps * recipe.batch_size * POSITIONS,
         "learning_rate": best,
+        "optimizer": "Muon for the layers' matrices, AdamW (0.9, 0.95) for the rest",
         "warmup_steps": WARMUP_STEPS,
         "decay_steps": round(DECAY_SHARE * recipe.steps),
         "seed": recipe.seed,
