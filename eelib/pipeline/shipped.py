@@ -7,7 +7,7 @@ import pandas as pd
 from eelib.models.loading import SHIPPED, ships
 from eelib.pipeline.study import Study
 
-FORMATS = {"accuracy": "%.3f", "agreement": "%.3f", "perplexity": "%.2f", "accuracy_over_plain": "%+.3f"}
+FORMATS = {"accuracy": "%.3f", "agreement": "%.3f", "perplexity": "%.2f"}
 
 
 def shipped_kinds(study: Study, model: str) -> list[str]:
