@@ -98,7 +98,10 @@ def test_a_folders_name_holds_no_separator():
         ({"model": "gpt"}, "The model is 'gpt': allowed are llama-random, opt-random."),
         ({"model": 5}, "The model is 5: allowed are llama-random, opt-random."),
         ({"language": "cobol"}, "The language is 'cobol': allowed are java, python."),
-        ({"profile": "desktop"}, "There is no profile 'desktop': allowed are ci, gpu, laptop, paper."),
+        (
+            {"profile": "desktop"},
+            "There is no profile 'desktop': allowed are ci, gpu, laptop, paper, smollm.",
+        ),
         ({"profile": 5}, "The parameter profile is 5: allowed is text."),
         ({"settings": 5}, "The parameter settings is 5: allowed is text."),
         ({"settings": "evaluation.samples=0"}, "evaluation.samples is 0: allowed are values from 1."),

@@ -72,11 +72,16 @@ def test_the_last_tokens_are_the_full_models(parts, prompts, rollouts):
         assert rollouts.last[index].tolist() == theirs[0, len(prompts[index]) :].tolist()
 
 
+def rounding(rollouts) -> float:
+    """What float32 may lose by another order of sums: a part of the states' size, not of the entry that is near 0."""
+    return 5e-5 * float(rollouts.states.std())
+
+
 def test_recording_in_batches_changes_nothing(parts, prompts, rollouts):
     pairs = record(parts, prompts, NEW, batch_size=4)  # four, then two
     np.testing.assert_array_equal(pairs.last, rollouts.last)
     np.testing.assert_array_equal(pairs.predictions, rollouts.predictions)
-    np.testing.assert_allclose(pairs.states, rollouts.states, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(pairs.states, rollouts.states, rtol=1e-4, atol=rounding(rollouts))
 
 
 def test_states_of_a_half_precision_model_are_float32(prompts):
@@ -129,7 +134,7 @@ def test_states_may_be_recorded_to_disk_and_stay_there(tmp_path, parts, prompts,
     loaded = load_rollouts(tmp_path)
     assert isinstance(loaded.states, np.memmap) and loaded.states.dtype == dtype
     np.testing.assert_allclose(
-        loaded.states, rollouts.states, rtol=1e-3, atol=0.05 if dtype == "float16" else 1e-4
+        loaded.states, rollouts.states, rtol=1e-3, atol=0.05 if dtype == "float16" else rounding(rollouts)
     )
     np.testing.assert_array_equal(loaded.predictions, rollouts.predictions)
     mean, deviation = loaded.moments()

@@ -43,7 +43,10 @@ WRONG = [
     (["--only", "99"], "error: There is no notebook '99': allowed are 01, 02, 03, 04, 05, 06, 07, 09."),
     (["--from", "5"], "error: There is no notebook '5': allowed are 01, 02, 03, 04, 05, 06, 07, 09."),
     (["--from", "04", "--only", "05"], "error: --from and --only exclude each other: give one of them."),
-    (["--profile", "desktop"], "error: There is no profile 'desktop': allowed are ci, gpu, laptop, paper."),
+    (
+        ["--profile", "desktop"],
+        "error: There is no profile 'desktop': allowed are ci, gpu, laptop, paper, smollm.",
+    ),
     (
         ["--set", "evaluation.sample=5"],
         "error: There is no setting 'evaluation.sample': allowed are models, ",

@@ -16,7 +16,8 @@ import tree_sitter_java
 import tree_sitter_python
 from tree_sitter import Language, Node, Parser
 
-EOL = "<EOL>"
+from eelib.data.marks import EOL
+
 LANGUAGES = ("java", "python")
 
 _GRAMMARS = {"java": tree_sitter_java, "python": tree_sitter_python}

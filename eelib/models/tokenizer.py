@@ -15,7 +15,7 @@ from tokenizers import (
 )
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from eelib.data.lexing import EOL
+from eelib.data.marks import EOL
 
 VOCABULARY_SIZE = 4096
 BOS, END, PAD, UNKNOWN = "<s>", "</s>", "<pad>", "<unk>"

@@ -50,7 +50,7 @@ class ExitTrainer(Trainer):
                 "outside the wrapper that would average their gradients."
             )
         self.parts = take_apart(self.model)
-        self.weights = weights
+        self.weights = {layer: weight / sum(weights.values()) for layer, weight in weights.items()}
         self.config = config
         self.shortlists = None
         if config.shortlist is not None:
@@ -225,7 +225,7 @@ def fine_tune(
     Parameters
     ----------
     ids: int32 token ids (T,), all training files one after the other.
-    weights: of the loss of each layer that has one, summing to 1 (`loss_weights`; the last layer alone is plain fine-tuning).
+    weights: of the loss of each layer that has one (`loss_weights`; the last layer alone is plain fine-tuning).
     folder: also holds the checkpoints while it runs; a call that finds one goes on from it.
     name: shown in the progress bar.
     snapshots: models to keep over the training (`snapshot_steps`); all but the last go to `folder/snapshot-<step>`.

@@ -88,7 +88,7 @@ def pretraining_corpus(
 
 def _key(files: list[Path]) -> str:
     if missing := [path for path in files if not path.is_file()]:
-        raise InputError(f"There is no file {missing[0]}, which the pretraining corpus depends on.")
+        raise InputError(f"There is no file {missing[0]} to exclude.")
     digest = hashlib.sha256(code_hash("data").encode())
     for path in [PRETRAINING_TABLE, *sorted(files)]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
