@@ -68,13 +68,14 @@ def notebooks() -> dict[str, Path]:
 
 
 def run_key(notebook: Path, parameters: dict, profile: Profile) -> str:
-    """Hash of all that decides what a notebook writes: source, parameters, profile, eelib, shipped models, given data."""
+    """Hash of all that decides what a notebook writes: source, parameters, profile, eelib, shipped models and corpora, given data."""
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
     if profile.data.path is not None:
         digest.update(folder_hash(Path(profile.data.path)).encode())
     files = [notebook, PROFILES / f"{profile.name}.yaml"]
     files += sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".csv", ".json"))
     files += sorted(path for path in Path("models").rglob("*") if path.is_file())
+    files += sorted(Path("data").glob("*.csv"))  # the hashes of the shipped corpora
     digest.update((PACKAGE.parent / "requirements.lock").read_bytes())
     for path in files:
         digest.update(path.as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
