@@ -18,12 +18,11 @@ from eelib.models.loading import (
     load_config,
     load_model,
     load_tokenizer,
-    ships,
 )
 from eelib.models.parts import ModelParts, take_apart
 from eelib.pipeline.corpora import corpus, files_of
 from eelib.pipeline.parallel import side_by_side
-from eelib.pipeline.shipped import record
+from eelib.pipeline.shipped import record, shipped_kinds
 from eelib.pipeline.study import Study
 from eelib.study.stages import Artifact, Stage
 from eelib.training.finetune import fine_tune
@@ -41,7 +40,7 @@ def fine_tuned(study: Study, model: str, language: str, kind: str = "aggregated"
     "aggregated" weights the losses of exit points and last layer; "plain" takes the last layer's alone, with the
     same files, order and steps. The setting of the epoch study keeps snapshots beside `model/`.
     """
-    if study.profile.fine_tuning.shipped and ships(model, kind):
+    if kind in shipped_kinds(study, model):
         return _shipped(study, model, language, kind)
     data = corpus(study, language)
     epochs = study.profile.epoch_study
@@ -122,7 +121,7 @@ def hyperparameters(study: Study) -> pd.DataFrame:
     recipes = {}
     for model in study.profile.models:
         ran = study.profile.section("fine_tuning")["fine_tuning"]
-        if study.profile.fine_tuning.shipped and ships(model, "aggregated"):
+        if "aggregated" in shipped_kinds(study, model):
             kept = record(model, "aggregated")
             ran = kept["recipe"] | {"tokens_seen": kept["tokens_seen"]}
         recipes[model] = pd.Series(ran).drop("shipped").astype(str)
