@@ -95,6 +95,25 @@ def test_a_finished_run_is_not_trained_again(shipped, monkeypatch):
     adapt.main()
 
 
+def test_a_run_goes_on_from_a_finished_one(shipped, monkeypatch):
+    monkeypatch.setattr("sys.argv", command(shipped, "--steps", "4", "--learning-rate", "1e-3"))
+    adapt.main()
+    (first,) = (shipped / "work").iterdir()
+    arguments = ["--start", str(first), "--steps", "2", "--distilled", "--loss-weights", "linear"]
+    monkeypatch.setattr("sys.argv", command(shipped, "--learning-rate", "0", *arguments))
+    adapt.main()
+    (second,) = set((shipped / "work").iterdir()) - {first}
+    records = [json.loads((run / "record.json").read_text()) for run in (first, second)]
+    assert records[0]["earlier"] == [] and records[1]["earlier"][0]["recipe"] == records[0]["recipe"]
+    assert [record["tokens_seen"] for record in records] == [512, 768] and records[1]["tokens_of_run"] == 256
+    assert records[1]["recipe"]["seed"] == records[0]["recipe"]["seed"] + 1
+    assert pd.read_csv(second / "curve.csv")["tokens_seen"].unique().tolist() == [256, 512, 768]
+    # At a learning rate of 0 it ends with what it began with.
+    went_on = dict(load_model(str(second / "model")).named_parameters())
+    for name, parameter in load_model(str(first / "model")).named_parameters():
+        assert torch.equal(parameter, went_on[name]), name
+
+
 def test_bad_input_is_one_sentence(shipped, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", command(shipped, "--steps", "2"))
     monkeypatch.setattr("sys.argv", ["adapt", "--model", "none", "--work", str(shipped)])
@@ -102,6 +121,11 @@ def test_bad_input_is_one_sentence(shipped, monkeypatch, capsys):
         adapt.main()
     assert stopped.value.code == 2
     assert "There is no model 'none'" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", command(shipped, "--start", str(shipped)))
+    with pytest.raises(SystemExit) as stopped:
+        adapt.main()
+    assert stopped.value.code == 2
+    assert "is no finished run" in capsys.readouterr().err
 
 
 def test_languages_weigh_the_same(tokenizer):

@@ -222,11 +222,26 @@ def test_shallow_steps_keep_every_layers_weight_in_expectation():
     assert step_weights({12: 1.0}, 12, 0.5, generator) == (12, {12: 1.0})
 
 
-@torch.no_grad()
-def test_distilled_layers_learn_the_last_layers_tokens(parts, ids, states):
-    last = parts.logits(states[-1]).argmax(-1)
-    taught = torch.cat([ids[:, :1], last[:, :-1]], 1)  # position t's target is what the last layer says at t
-    expected = layer_losses(parts, states, taught, [4])[4]
-    _, losses = exit_loss(parts, states, ids, {4: 0.5, 12: 0.5}, distilled=True)
+@pytest.mark.parametrize("shortlist", [False, True])
+def test_distilled_layers_learn_the_last_layers_distribution(parts, ids, states, shortlist):
+    taught = parts.logits(states[-1][:, :-1]).float().softmax(-1).detach()
+    student = parts.logits(states[3][:, :-1]).float().log_softmax(-1)
+    expected = -(taught * student).sum(-1).mean()
+    # A shortlist that holds everything changes nothing.
+    shortlists = Shortlists(torch.arange(VOCABULARY), VOCABULARY, 0) if shortlist else None
+    _, losses = exit_loss(parts, states, ids, {4: 0.5, 12: 0.5}, distilled=True, shortlists=shortlists)
     assert losses[4] == pytest.approx(expected.item(), rel=1e-5)
     assert losses[12] == pytest.approx(layer_losses(parts, states, ids, [12])[12].item(), rel=1e-5)
+
+
+def test_a_distilled_loss_sends_no_gradient_to_the_last_layer(parts, ids, states):
+    leaves = [state.clone().requires_grad_() for state in states]
+    loss, _ = exit_loss(parts, leaves, ids, {4: 1.0}, distilled=True)
+    assert len(leaves) == parts.total_layers and leaves[-1].grad is None
+    loss.backward()
+    student = states[3].clone().requires_grad_()
+    with torch.no_grad():
+        taught = parts.logits(states[-1][:, :-1]).softmax(-1)
+    (-(taught * parts.logits(student[:, :-1]).log_softmax(-1)).sum(-1).mean()).backward()
+    assert leaves[-1].grad is None
+    torch.testing.assert_close(leaves[3].grad, student.grad, rtol=1e-4, atol=1e-7)

@@ -179,7 +179,10 @@ def models_table(study: Study) -> pd.DataFrame:
 
 
 def validation_losses(study: Study, model: str, language: str, blocks: int = 8) -> Artifact:
-    """Next-token loss of each exit point and the last layer on validation files, for every kind: `losses.parquet`."""
+    """Next-token loss of each exit point and the last layer on validation files, for every kind: `losses.parquet`.
+
+    Exit points are decoded at the share of positions that training takes, the same for all kinds and layers.
+    """
     data = corpus(study, language)
     tuned = [fine_tuned(study, model, language, kind) for kind in KINDS if kind != "base"]
     stage = Stage(
@@ -189,6 +192,7 @@ def validation_losses(study: Study, model: str, language: str, blocks: int = 8) 
             "fingerprint": fingerprint(model),
             "blocks": blocks,
             "length": study.profile.fine_tuning.sequence_length,
+            "positions": study.profile.fine_tuning.exit_positions,
             "dtype": study.profile.dtype,
         },
         inputs=(data, *tuned),
@@ -204,7 +208,9 @@ def validation_losses(study: Study, model: str, language: str, blocks: int = 8) 
             batch = torch.from_numpy(packed[chosen].astype(np.int64)).to(parts.device)
             layers = [*parts.exit_points, parts.total_layers]
             with torch.inference_mode():
-                losses = layer_losses(parts, parts.hidden_states(batch), batch, layers)
+                states, drawn = parts.hidden_states(batch), torch.Generator().manual_seed(0)
+                share = study.profile.fine_tuning.exit_positions
+                losses = layer_losses(parts, states, batch, layers, share, drawn)
             rows += [{"kind": kind, "layer": layer, "loss": loss.item()} for layer, loss in losses.items()]
         pd.DataFrame(rows).to_parquet(folder / "losses.parquet", index=False)
 

@@ -53,7 +53,7 @@ def card(source: dict, records: dict[str, dict], layers: dict[str, pd.DataFrame]
         recipe = record["recipe"]
         loss = {
             "aggregated": f"exit points and last layer, {recipe['loss_weights']} weights"
-            + (", exits learn the last layer's tokens" if recipe["distilled"] else ""),
+            + (", exits learn the last layer's distribution" if recipe["distilled"] else ""),
             "plain": "last layer alone, same files, order and steps",
         }[kind]
         rows.append(

@@ -68,7 +68,7 @@ class FineTuning:
     decay: float  # r of Eq. 4.3
     exit_positions: float  # share of positions at which intermediate losses are taken, drawn anew each step
     exits_per_step: int | None  # of the exit points, drawn anew each step by their weights; null for all
-    distilled: bool  # intermediate layers learn the last layer's most probable tokens, not the true ones
+    distilled: bool  # intermediate layers learn the last layer's distribution, not the true tokens
     shallow_steps: float  # share of steps that end at the first exit point past the middle
     shortlist: (
         int | None

@@ -9,7 +9,9 @@ from its last checkpoint. `--loss plain` is the contrast: the same files, order 
 """
 
 import argparse
+import hashlib
 import json
+import shutil
 import sys
 import time
 from dataclasses import asdict, replace
@@ -33,16 +35,25 @@ from eelib.training.packing import encode_files
 
 WINDOW = 256  # tokens of a window on held-out files
 LOSSES = ("aggregated", "plain")
+RUN = (
+    "recipe",
+    "tokens_of_run",
+    "hours_since_last_start",
+    "threads",
+)  # kept of the runs that a run goes on from
 
 
 class Curve(TrainerCallback):
     """Accuracy and agreement by layer on held-out windows at some steps: what training buys, as a curve over tokens seen."""
 
-    def __init__(self, held_out: dict[str, list[list[int]]], tokens_a_step: int, every: int, path: Path):
+    def __init__(
+        self, held_out: dict[str, list[list[int]]], tokens_a_step: int, every: int, path: Path, seen: int
+    ):
         self.held_out = held_out
         self.tokens_a_step = tokens_a_step
         self.every = every
         self.path = path
+        self.seen = seen  # tokens, before this run
 
     def on_step_end(self, args, state, control, model: PreTrainedModel, **_: object) -> None:
         """Measure after every `every` steps and at the end; append to the file."""
@@ -51,9 +62,10 @@ class Curve(TrainerCallback):
         model.eval()
         scores = held_out_scores(model, self.held_out)
         model.train()
-        scores = scores.assign(step=state.global_step, tokens_seen=state.global_step * self.tokens_a_step)
+        seen = self.seen + state.global_step * self.tokens_a_step
+        scores = scores.assign(step=state.global_step, tokens_seen=seen)
         before = pd.read_csv(self.path) if self.path.exists() else scores[:0]
-        before = before[before["step"] < state.global_step]
+        before = before[before["tokens_seen"] < seen]
         pd.concat([before, scores], ignore_index=True).to_csv(self.path, index=False, float_format="%.4f")
 
 
@@ -107,9 +119,16 @@ def adapt(
     data: Data,
     work: Path,
     windows_held_out: int,
+    start: Path | None = None,
 ) -> Path:
-    """Fine-tune and return the run's folder: `model/`, `log.parquet`, `curve.csv`, `record.json`."""
-    folder = work / run_name(model, languages, loss, config)
+    """Fine-tune and return the run's folder: `model/`, `log.parquet`, `curve.csv`, `record.json`.
+
+    `start` is the folder of a finished run to train on from; its records come first in those of the new one.
+    """
+    first = json.loads((start / "record.json").read_text()) if start else {"earlier": [], "tokens_seen": 0}
+    earlier = [*first["earlier"], *([{key: first[key] for key in RUN}] if start else [])]
+    config = replace(config, seed=config.seed + len(earlier))  # in another order than before
+    folder = work / run_name(model, languages, loss, config, start)
     if (folder / "record.json").exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -122,35 +141,45 @@ def adapt(
         )
         for language, files in corpora.items()
     }
-    base = load_model(model)
-    layers = base.config.num_hidden_layers
+    trained = load_model(model) if start is None else load_model(str(start / "model"))
+    layers = trained.config.num_hidden_layers
     weights = (
         loss_weights(layers, config.decay, config.loss_weights) if loss == "aggregated" else {layers: 1.0}
     )
     tokens_a_step = config.batch_size * config.gradient_accumulation_steps * config.sequence_length
-    curve = Curve(held_out, tokens_a_step, config.checkpoint_steps, folder / "curve.csv")
-    start = time.monotonic()
-    fine_tune(base, tokenizer, ids, weights, config, folder, f"{model}, {loss}", callbacks=[curve])
+    curve = Curve(
+        held_out, tokens_a_step, config.checkpoint_steps, folder / "curve.csv", first["tokens_seen"]
+    )
+    if start and not curve.path.exists():
+        shutil.copy(start / "curve.csv", curve.path)
+    began = time.monotonic()
+    fine_tune(trained, tokenizer, ids, weights, config, folder, f"{model}, {loss}", callbacks=[curve])
+    tokens = config.steps * tokens_a_step
     record = {
         "model": model,
         "base": fingerprint(model),
         "languages": languages,
         "loss": loss,
+        "earlier": earlier,
         "recipe": asdict(config),
-        "tokens_seen": config.steps * tokens_a_step,
+        "tokens_of_run": tokens,
+        "tokens_seen": first["tokens_seen"] + tokens,
         "training_tokens": len(ids),
-        "hours_since_last_start": (time.monotonic() - start) / 3600,
+        "hours_since_last_start": (time.monotonic() - began) / 3600,
         "threads": torch.get_num_threads(),
     }
     (folder / "record.json").write_text(json.dumps(record, indent=1) + "\n")
     return folder
 
 
-def run_name(model: str, languages: list[str], loss: str, config: FineTuning) -> str:
-    """A folder's name: what is trained, and the numbers of the recipe that are tried."""
+def run_name(
+    model: str, languages: list[str], loss: str, config: FineTuning, start: Path | None = None
+) -> str:
+    """A folder's name: what is trained, the numbers of the recipe that are tried, and what it goes on from."""
+    after = f"-after-{hashlib.sha256(start.name.encode()).hexdigest()[:6]}" if start else ""
     return (
         f"{model}-{'-'.join(languages)}-{loss}-{config.steps}x{config.batch_size}x{config.learning_rate:g}"
-        f"-{config.loss_weights}{'-distilled' if config.distilled else ''}-shallow{config.shallow_steps:g}"
+        f"-{config.loss_weights}{'-distilled' if config.distilled else ''}-shallow{config.shallow_steps:g}{after}"
     )
 
 
@@ -211,6 +240,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=24, help="held-out windows of 256 tokens a language")
     parser.add_argument("--export", action="store_true", help="cut the run's difference and ship it")
     parser.add_argument("--megabytes", type=float, default=14.0, help="size of the shipped difference")
+    parser.add_argument("--start", type=Path, help="folder of a finished run to train on from")
     parser.add_argument("--work", type=Path, default=Path("cache/adapt"))
     args = parser.parse_args()
     flags = ("steps", "batch_size", "learning_rate", "loss_weights", "shallow_steps", "distilled")
@@ -218,7 +248,11 @@ def main() -> None:
     try:
         profile = load_profile(args.profile)
         config = replace(profile.fine_tuning, **chosen)
-        folder = adapt(args.model, args.language, args.loss, config, profile.data, args.work, args.windows)
+        if args.start and not (args.start / "record.json").exists():
+            raise InputError(f"--start {args.start} is no finished run: there is no record.json in it.")
+        folder = adapt(
+            args.model, args.language, args.loss, config, profile.data, args.work, args.windows, args.start
+        )
         written = export(folder, profile.data, args.megabytes, args.windows) if args.export else folder
         print(f"{written} is written.")
     except InputError as error:

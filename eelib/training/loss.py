@@ -88,7 +88,8 @@ def exit_loss(
     exits_per_step: take that many of the other layers, drawn anew at each call with replacement and with probabilities
         proportional to their weights, each with the same weight: an unbiased estimate of the full sum. None takes all.
     shortlists: take the softmax over a drawn part of the vocabulary; None over all of it.
-    distilled: the other layers learn the last layer's most probable tokens instead of the true ones, where it has run.
+    distilled: the other layers learn the last layer's distribution instead of the true tokens, where it has run; no gradient
+        reaches the last layer by it.
 
     Returns
     -------
@@ -105,22 +106,25 @@ def exit_loss(
     if last in weights:
         taken[last] = weights[last]
     everywhere, drawn = slice(None), _positions(targets, exit_positions, generator)
-    exit_targets = targets[drawn]
-    if distilled and len(hidden_states) == last:
-        with torch.no_grad():
-            final = hidden_states[-1][:, :-1].flatten(0, 1)[drawn]
-            exit_targets = torch.cat([parts.logits(chunk).argmax(-1) for chunk in final.split(128)])
-    rows, row_targets, row_weights = [], [], []
+    rows, row_targets, row_weights, taught = [], [], [], []
     for layer, weight in taken.items():
         chosen = everywhere if layer == last else drawn
         rows.append(hidden_states[layer - 1][:, :-1].flatten(0, 1)[chosen])
-        row_targets.append(targets if layer == last else exit_targets)
-        row_weights.append(weight / len(row_targets[-1]))
+        row_targets.append(targets[chosen])
+        row_weights.append(torch.full_like(row_targets[-1], weight / len(row_targets[-1]), dtype=torch.float))
+        places = torch.arange(len(rows[-1]), device=targets.device)
+        taught.append(torch.full_like(places, -1) if layer == last else places)
     counts = [len(part) for part in rows]
     row_targets = torch.cat(row_targets)
+    teachers = None
+    if distilled and len(hidden_states) == last:
+        teachers = parts.norm(hidden_states[-1][:, :-1].flatten(0, 1)[drawn]).detach()
     head, bias, corrections = parts.head.weight, parts.head.bias, None
     if shortlists is not None:
-        ids, corrections = shortlists.draw(row_targets, generator)
+        needed = row_targets
+        if teachers is not None:
+            needed = torch.cat([needed, most_probable(teachers, head, bias)])
+        ids, corrections = shortlists.draw(needed, generator)
         head, bias = head[ids], None if bias is None else bias[ids]
         row_targets = torch.searchsorted(ids, row_targets)
     loss, row_losses = HeadLoss.apply(
@@ -130,18 +134,26 @@ def exit_loss(
         parts.softcap,
         corrections,
         row_targets,
-        torch.tensor(row_weights, device=targets.device).repeat_interleave(
-            torch.tensor(counts, device=targets.device)
-        ),
+        torch.cat(row_weights),
+        teachers,
+        torch.cat(taught),
     )
     means = [part.mean().item() for part in row_losses.split(counts)]
     return loss, dict(zip(taken, means, strict=True))
 
 
+def most_probable(states: Tensor, head: Tensor, bias: Tensor | None, count: int = 4) -> Tensor:
+    """Ids of the `count` most probable tokens of every (N, D) normed state, flat; never more logits than of 128 rows."""
+    with torch.no_grad():
+        tops = [F.linear(rows, head, bias).topk(min(count, len(head))).indices for rows in states.split(128)]
+    return torch.cat(tops).flatten()
+
+
 class HeadLoss(torch.autograd.Function):
     """Weighted cross-entropy of states decoded by a linear head; its gradient is made with it, chunk by chunk.
 
-    The weight of every row is known before, so that logits are needed once and kept never.
+    The weight of every row is known before, so that logits are needed once and kept never. A row's target is a token, or
+    the distribution that the same head gives for another state.
     """
 
     CHUNK = 2**22  # logits at once
@@ -156,26 +168,34 @@ class HeadLoss(torch.autograd.Function):
         corrections: Tensor | None,
         targets: Tensor,
         row_weights: Tensor,
+        teachers: Tensor | None = None,
+        taught: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """(N, D) states, (V, D) head and its (V,) bias, `ModelParts.softcap`, (V,) constants that a shortlist adds to logits,
-        (N,) targets and weights -> the weighted sum, and (N,) losses."""
+        (N,) targets and weights, (M, D) states of which `taught` (N,) names the teacher of a row or -1 -> the weighted sum,
+        and (N,) losses."""
         grad_states, grad_head = torch.empty_like(states), torch.zeros_like(head)
         grad_bias = None if bias is None else torch.zeros_like(bias)
         losses = torch.empty(len(states), device=states.device)
         size = max(1, HeadLoss.CHUNK // len(head))
-        for start in range(0, len(states), size):
-            rows = slice(start, start + size)
-            logits = F.linear(states[rows], head, bias).float()
+
+        def decoded(chunk: Tensor) -> tuple[Tensor, Tensor | None]:
+            logits, shares = F.linear(chunk, head, bias).float(), None
             if softcap is not None:
                 shares = torch.tanh(logits / softcap)
                 logits = softcap * shares
-            if corrections is not None:
-                logits = logits + corrections
-            target = targets[rows, None]
+            return logits if corrections is None else logits + corrections, shares
+
+        for start in range(0, len(states), size):
+            rows = slice(start, start + size)
+            logits, shares = decoded(states[rows])
+            target = torch.zeros_like(logits).scatter_(-1, targets[rows, None], 1.0)
+            if teachers is not None:
+                soft = (taught[rows] >= 0).nonzero().squeeze(1)
+                target[soft] = decoded(teachers[taught[rows][soft]])[0].softmax(-1)
             normaliser = logits.logsumexp(-1, keepdim=True)
-            losses[rows] = (normaliser - logits.gather(-1, target)).squeeze(-1)
-            gradient = logits.sub_(normaliser).exp_()
-            gradient.scatter_add_(-1, target, torch.full_like(gradient[:, :1], -1.0))
+            losses[rows] = normaliser.squeeze(-1) - (target * logits).sum(-1)
+            gradient = logits.sub_(normaliser).exp_().sub_(target)
             gradient *= row_weights[rows, None]
             if softcap is not None:
                 gradient *= 1 - shares * shares
@@ -191,4 +211,4 @@ class HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Scale what forward made."""
         made = [None if gradient is None else grad_loss * gradient for gradient in ctx.saved_tensors]
-        return *made, None, None, None, None
+        return *made, None, None, None, None, None, None
