@@ -45,6 +45,7 @@ CONFIG = FineTuning(
     distilled=False,
     shallow_steps=0.0,
     shortlist=None,
+    lora_rank=None,
     train_embeddings=True,
     checkpoint_steps=1_000,
     seed=0,
@@ -290,3 +291,24 @@ def test_snapshots_are_the_model_on_its_way(tmp_path, tokenizer, monkeypatch):
     checkpoint = load_file(tmp_path / "killed" / "checkpoints" / "checkpoint-4" / "model.safetensors")
     for name, tensor in late.items():
         assert torch.equal(tensor, checkpoint[name]), name
+
+
+@pytest.mark.parametrize("pico", ["llama-pico", "opt-pico"])
+def test_low_rank_updates_change_matrices_by_that_rank_and_nothing_else(
+    tmp_path, tokenizer, monkeypatch, pico
+):
+    config = dataclasses.replace(
+        CONFIG, lora_rank=2, steps=4, checkpoint_steps=2, train_embeddings=False, learning_rate=1e-2
+    )
+    die_at(monkeypatch, 3)
+    with pytest.raises(Killed):
+        run(tmp_path, config, tokenizer, pico=pico)
+    monkeypatch.undo()
+    run(tmp_path, config, tokenizer, pico=pico)
+    before, after = model(pico=pico).state_dict(), load_file(tmp_path / "model/model.safetensors")
+    assert set(after) <= set(before)
+    layers = {name for name in after if ".layers." in name and after[name].dim() == 2}
+    # This tokenizer has no <EOL>, so that not even a row of the embeddings is trained.
+    assert {name for name in after if not torch.equal(after[name], before[name])} == layers
+    for name in layers:
+        assert torch.linalg.matrix_rank(after[name] - before[name], rtol=1e-3) <= 2, name

@@ -73,6 +73,9 @@ class FineTuning:
     shortlist: (
         int | None
     )  # frequent tokens in the softmax, beside a batch's own and as many random ones; null for all tokens
+    lora_rank: (
+        int | None
+    )  # train low-rank updates of the matrices within layers instead of them; null: all weights
     train_embeddings: bool  # false: only that of <EOL>
     checkpoint_steps: int  # a killed run goes on from the last multiple
     seed: int

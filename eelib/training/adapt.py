@@ -176,10 +176,11 @@ def run_name(
     model: str, languages: list[str], loss: str, config: FineTuning, start: Path | None = None
 ) -> str:
     """A folder's name: what is trained, the numbers of the recipe that are tried, and what it goes on from."""
+    lora = "" if config.lora_rank is None else f"-lora{config.lora_rank}"
     after = f"-after-{hashlib.sha256(start.name.encode()).hexdigest()[:6]}" if start else ""
     return (
         f"{model}-{'-'.join(languages)}-{loss}-{config.steps}x{config.batch_size}x{config.learning_rate:g}"
-        f"-{config.loss_weights}{'-distilled' if config.distilled else ''}-shallow{config.shallow_steps:g}{after}"
+        f"-{config.loss_weights}{'-distilled' if config.distilled else ''}-shallow{config.shallow_steps:g}{lora}{after}"
     )
 
 
@@ -236,6 +237,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--loss-weights", choices=["thesis", "uniform", "linear"])
     parser.add_argument("--shallow-steps", type=float)
+    parser.add_argument("--lora-rank", type=int, help="train low-rank updates instead of all weights")
     parser.add_argument("--distilled", action="store_true", default=None)
     parser.add_argument("--windows", type=int, default=24, help="held-out windows of 256 tokens a language")
     parser.add_argument("--export", action="store_true", help="cut the run's difference and ship it")
@@ -243,7 +245,15 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="folder of a finished run to train on from")
     parser.add_argument("--work", type=Path, default=Path("cache/adapt"))
     args = parser.parse_args()
-    flags = ("steps", "batch_size", "learning_rate", "loss_weights", "shallow_steps", "distilled")
+    flags = (
+        "steps",
+        "batch_size",
+        "learning_rate",
+        "loss_weights",
+        "shallow_steps",
+        "lora_rank",
+        "distilled",
+    )
     chosen = {flag: getattr(args, flag) for flag in flags if getattr(args, flag) is not None}
     try:
         profile = load_profile(args.profile)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from peft import LoraConfig, LoraModel
 from torch import Tensor
 from tqdm import tqdm
 from transformers import (
@@ -117,8 +118,18 @@ def step_weights(
     }
 
 
-def only_end_of_line(embeddings: torch.nn.Embedding, row: int) -> None:
-    """Train no row of the embeddings but that of `<EOL>`, which the base model does not know."""
+def low_rank_updates(model: PreTrainedModel, rank: int) -> LoraModel:
+    """Freeze the model, and put trainable updates of some rank beside the matrices within its layers, in place (LoRA).
+
+    The update counts twice, as is usual (alpha / rank = 2). `merge_and_unload` of what is returned adds it to the matrices.
+    """
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+    return LoraModel(model, config, "default")
+
+
+def only_row(embeddings: torch.nn.Embedding, row: int) -> None:
+    """Train one row of the embeddings and no other: that of `<EOL>`, which the base model does not know."""
+    embeddings.requires_grad_()
     chosen = torch.zeros(len(embeddings.weight), 1, device=embeddings.weight.device)
     chosen[row] = 1
     embeddings.weight.register_hook(lambda gradient: gradient * chosen)
@@ -232,8 +243,10 @@ def fine_tune(
     callbacks: further ones for the Trainer.
     """
     run = folder / "checkpoints"
-    if not config.train_embeddings:
-        only_end_of_line(model.get_input_embeddings(), end_of_line(tokenizer))
+    updates = None if config.lora_rank is None else low_rank_updates(model, config.lora_rank)
+    embeddings = model.get_input_embeddings().requires_grad_(config.train_embeddings)
+    if not config.train_embeddings and (row := end_of_line(tokenizer)) is not None:
+        only_row(embeddings, row)
     attention = model.config._attn_implementation
     if not torch.cuda.is_available() and not has_dropout(model):
         model.set_attn_implementation(CAUSAL_BLOCKS)
@@ -277,6 +290,8 @@ def fine_tune(
     log = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry], columns=columns)
     log.to_parquet(folder / "log.parquet", index=False)
     model.set_attn_implementation(attention)
+    if updates is not None:
+        model = updates.merge_and_unload()
     model.eval().save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     shutil.rmtree(run, ignore_errors=True)  # the optimizer's states, twice the model's size
