@@ -158,7 +158,9 @@ def test_a_card_is_written_from_the_records(tmp_path):
     (folder / "source.json").write_text(json.dumps(source))
     recipe = load_profile("smollm").fine_tuning
     record = {
-        "recipe": {**recipe.__dict__},
+        "earlier": [{"recipe": {**recipe.__dict__}, "tokens_of_run": 100_000}],
+        "recipe": {**recipe.__dict__, "distilled": True, "steps": 23},
+        "tokens_of_run": 23_456,
         "tokens_seen": 123_456,
         "bytes": 14_000_000,
         "energy_kept": 0.876,
@@ -175,3 +177,8 @@ def test_a_card_is_written_from_the_records(tmp_path):
     text = (folder / "README.md").read_text()
     assert "123,456" in text and "14.0 MB" in text and "87.6%" in text and "0.250 / 0.500" in text
     assert source["sha256"] in text and "{" not in text
+    assert (
+        "| aggregated | 1 | exit points and last layer, linear weights, exits learn the true tokens | 100,000 |"
+        in text
+    )
+    assert "--steps 23 --learning-rate 0.0002 --loss-weights linear --shallow-steps 0 --distilled" in text

@@ -58,9 +58,10 @@ def fine_tuned(study: Study, model: str, language: str, kind: str = "aggregated"
         tokenizer = load_tokenizer(model)
         ids = encode_files((" ".join(file.code) for file in files_of(data, "train")), tokenizer)
         layers = load_config(model).num_hidden_layers
-        weights = {layers: 1.0} if kind == "plain" else loss_weights(layers, study.profile.fine_tuning.decay)
-        name = f"{model}, {language}, {kind}"
         config = study.profile.fine_tuning
+        weights = loss_weights(layers, config.decay, config.loss_weights)
+        weights = {layers: 1.0} if kind == "plain" else weights
+        name = f"{model}, {language}, {kind}"
         fine_tune(load_model(model), tokenizer, ids, weights, config, folder, name, snapshots)
 
     return study.stage(stage, "02", train)
@@ -116,15 +117,19 @@ def training_log(study: Study) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def recipe(study: Study, model: str) -> dict:
+    """Hyperparameters of the aggregated fine-tuning that a model has: the profile's, or those of the last run that ships."""
+    if "aggregated" in shipped_kinds(study, model):
+        kept = record(model, "aggregated")
+        ran = kept["recipe"] | {"tokens_seen": kept["tokens_seen"], "runs": 1 + len(kept["earlier"])}
+    else:
+        ran = study.profile.section("fine_tuning")["fine_tuning"]
+    return {name: value for name, value in ran.items() if name != "shipped"}
+
+
 def hyperparameters(study: Study) -> pd.DataFrame:
     """Table 6.5 of what ran: `hyperparameter`, and a column a model with its values as text."""
-    recipes = {}
-    for model in study.profile.models:
-        ran = study.profile.section("fine_tuning")["fine_tuning"]
-        if "aggregated" in shipped_kinds(study, model):
-            kept = record(model, "aggregated")
-            ran = kept["recipe"] | {"tokens_seen": kept["tokens_seen"]}
-        recipes[model] = pd.Series(ran).drop("shipped").astype(str)
+    recipes = {model: pd.Series(recipe(study, model)).astype(str) for model in study.profile.models}
     return pd.DataFrame(recipes).fillna("").rename_axis("hyperparameter").reset_index()
 
 
@@ -150,13 +155,14 @@ def token_grid(
 
 
 def weights_frame(study: Study) -> pd.DataFrame:
-    """`model`, `layer`, `weight`, `half` of the aggregated loss (Figure 4.6)."""
+    """`model`, `layer`, `weight`, `half` of the aggregated loss as the model was fine-tuned with it (Figure 4.6)."""
     rows = []
     for model in study.profile.models:
-        layers = load_config(model).num_hidden_layers
-        for layer, weight in loss_weights(layers, study.profile.fine_tuning.decay).items():
+        layers, ran = load_config(model).num_hidden_layers, recipe(study, model)
+        for layer, weight in loss_weights(layers, ran["decay"], ran["loss_weights"]).items():
             half = "last" if layer == layers else "first" if layer <= layers // 2 else "second"
-            rows.append({"model": model, "layer": layer, "weight": weight, "half": half})
+            name = f"{model} ({ran['loss_weights']} weights)"
+            rows.append({"model": name, "layer": layer, "weight": weight, "half": half})
     return pd.DataFrame(rows)
 
 

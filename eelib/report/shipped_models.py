@@ -32,7 +32,9 @@ Both languages are trained together. Every step, loss by layer: `*_log.csv`. Val
 
 Tokens seen are few: middle layers gain with every further token, and a later version of these files is to be expected. Exits of such a model are for studying early exit.
 
-Again, and longer: {commands}
+Made by, and made longer by, a run after the other:
+
+{commands}
 """
 
 
@@ -46,24 +48,25 @@ def card(source: dict, records: dict[str, dict], layers: dict[str, pd.DataFrame]
     layers: `<kind>_layers.csv` of the same kinds.
     """
     rows = [
-        "| Fine-tuning | Loss | Tokens seen | Steps | Learning rate | File | Energy of the difference kept |",
-        "|" + "---|" * 7,
+        "| Fine-tuning | Run | Loss | Tokens seen | Steps | Learning rate |",
+        "|" + "---|" * 6,
     ]
     for kind, record in records.items():
-        recipe = record["recipe"]
-        loss = {
-            "aggregated": f"exit points and last layer, {recipe['loss_weights']} weights"
-            + (", exits learn the last layer's distribution" if recipe["distilled"] else ""),
-            "plain": "last layer alone, same files, order and steps",
-        }[kind]
+        for number, run in enumerate(runs(record), 1):
+            recipe = run["recipe"]
+            rows.append(
+                f"| {kind} | {number} | {_loss(kind, recipe)} | {run['tokens_of_run']:,} "
+                f"| {recipe['steps']} of {recipe['batch_size']} x {recipe['sequence_length']} | {recipe['learning_rate']:g} |"
+            )
+    rows += ["", "| File | Size | Tokens seen | Energy of the difference kept |", "|" + "---|" * 4]
+    for kind, record in records.items():
         rows.append(
-            f"| {kind} | {loss} | {record['tokens_seen']:,} | {recipe['steps']} of {recipe['batch_size']} x {recipe['sequence_length']} | "
-            f"{recipe['learning_rate']:g} | `{kind}.safetensors`, {record['bytes'] / 1e6:.1f} MB | {record['energy_kept']:.1%} |"
+            f"| `{kind}.safetensors` | {record['bytes'] / 1e6:.1f} MB | {record['tokens_seen']:,} | {record['energy_kept']:.1%} |"
         )
-    commands = "; ".join(
-        f"`python -m eelib.training.adapt --loss {kind} --steps {record['recipe']['steps']} "
-        f"--learning-rate {record['recipe']['learning_rate']:g}{' --distilled' if record['recipe']['distilled'] else ''} --export`"
+    commands = "\n".join(
+        f"{number}. {kind}: `{_command(kind, run['recipe'], number > 1)}`"
         for kind, record in records.items()
+        for number, run in enumerate(runs(record), 1)
     )
     return CARD.format(
         model="smollm2-135m",
@@ -73,6 +76,26 @@ def card(source: dict, records: dict[str, dict], layers: dict[str, pd.DataFrame]
         commands=commands,
         **{key: source[key] for key in ("member", "project", "version", "sha256", "licence")},
     )
+
+
+def runs(record: dict) -> list[dict]:
+    """`recipe`, `tokens_of_run` and more of each run that a fine-tuning came from, the first one first."""
+    return [*record["earlier"], record]
+
+
+def _loss(kind: str, recipe: dict) -> str:
+    if kind == "plain":
+        return "last layer alone, same files, order and steps"
+    targets = "the last layer's distribution" if recipe["distilled"] else "the true tokens"
+    return f"exit points and last layer, {recipe['loss_weights']} weights, exits learn {targets}"
+
+
+def _command(kind: str, recipe: dict, goes_on: bool) -> str:
+    words = ["python -m eelib.training.adapt", f"--loss {kind}"]
+    words += ["--start FOLDER-OF-THE-RUN-BEFORE"] if goes_on else []
+    words += [f"--steps {recipe['steps']}", f"--learning-rate {recipe['learning_rate']:g}"]
+    words += [f"--loss-weights {recipe['loss_weights']}", f"--shallow-steps {recipe['shallow_steps']:g}"]
+    return " ".join([*words, *(["--distilled"] if recipe["distilled"] else []), "--export"])
 
 
 def _table(kind: str, frame: pd.DataFrame) -> str:
