@@ -31,6 +31,10 @@ class ExitPolicy:
     def width(self) -> int:
         return self.weights[0].shape[1]
 
+    @property
+    def device(self) -> torch.device:
+        return self.weights[0].device
+
     def to(self, device: torch.device) -> "ExitPolicy":
         """The same policy with its tensors on a device."""
         return ExitPolicy(

@@ -9,7 +9,6 @@ import torch
 from eelib.decoding.policy import ExitPolicy
 from eelib.evaluation.frontier import Curve, Frontier
 from eelib.pipeline.agents import agents, policy_of, read_rollouts, rollouts
-from eelib.pipeline.models import device
 from eelib.pipeline.study import Study
 from eelib.rl.rollouts import Rollouts
 from eelib.study.stages import Artifact, Stage
@@ -18,10 +17,10 @@ CONFIDENCE_POINTS = np.linspace(0.1, 0.9, 9)  # quantiles of the confidences at 
 
 
 def probabilities(recorded: Rollouts, policy: ExitPolicy, temperature: float) -> np.ndarray:
-    """(N, T, E) float32 probability of exiting at every recorded state."""
+    """(N, T, E) float32 probability of exiting at every recorded state, computed where the policy is."""
     chunks = np.array_split(recorded.states, max(1, len(recorded) // 64))
     found = [
-        policy.probability(torch.tensor(chunk, device=device()).flatten(0, -2).float(), temperature)
+        policy.probability(torch.tensor(chunk, device=policy.device).flatten(0, -2).float(), temperature)
         .cpu()
         .view(chunk.shape[:-1])
         for chunk in chunks
