@@ -1,9 +1,15 @@
 """What notebooks 04 and 06 compute from agents and rollouts, by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
+import pytest
 import torch
 
+from eelib.decoding.cache import KeyValueCache
 from eelib.decoding.policy import ExitPolicy
+from eelib.pipeline import observations
 from eelib.pipeline.frontier import probabilities
 from eelib.rl.rollouts import Rollouts
 
@@ -29,3 +35,28 @@ def test_a_policy_on_the_cpu_is_asked_there_on_a_machine_with_a_gpu(monkeypatch)
     found = probabilities(rollouts(states), policy, temperature=2.0)
     # A single layer, whose margin is the first coordinate.
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-states[..., 0] / 2)), rtol=1e-5)
+
+
+def test_the_layer_of_table_5_1_attends_to_the_profiles_context(parts, monkeypatch, tmp_path):
+    attended = []
+    update = KeyValueCache.update
+
+    def spy(self, keys, values, layer):
+        held = update(self, keys, values, layer)
+        attended.append(held[0].shape[2])
+        return held
+
+    monkeypatch.setattr(KeyValueCache, "update", spy)
+    with torch.inference_mode():
+        layer = observations.candidates(parts, 17)[observations.LAYER]
+        for _ in range(2):
+            layer(torch.zeros(1, parts.width))
+    assert attended == [18, 18]  # and its own
+    rows = {"Hidden State of current layer": 1.0, "Confidence": 7.0, observations.LAYER: 3.0}
+    measured = pd.DataFrame({"method": rows.keys(), "microseconds": rows.values(), "joules": np.nan})
+    measured.to_parquet(tmp_path / "costs.parquet")
+    monkeypatch.setattr(observations, "observation_cost", lambda *_: SimpleNamespace(path=tmp_path))
+    study = SimpleNamespace(profile=SimpleNamespace(context=SimpleNamespace(max_tokens=17)))
+    table = observations.observation_frame(study, "model", "java").set_index("observation")
+    assert table.loc["Confidence", "of_a_layer"] == pytest.approx(3.0)  # (7 - 1) / (3 - 1)
+    assert set(table["cached_positions"]) == {17}
