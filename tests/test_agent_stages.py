@@ -7,9 +7,13 @@ import pandas as pd
 import pytest
 import torch
 
+from eelib.data.samples import Sample
 from eelib.decoding.cache import KeyValueCache
+from eelib.decoding.criteria import FixedLayer
 from eelib.decoding.policy import ExitPolicy
-from eelib.pipeline import observations
+from eelib.evaluation.energy import ReplayMonitor
+from eelib.evaluation.sweep import Setting
+from eelib.pipeline import observations, overhead
 from eelib.pipeline.frontier import probabilities
 from eelib.rl.rollouts import Rollouts
 
@@ -60,3 +64,33 @@ def test_the_layer_of_table_5_1_attends_to_the_profiles_context(parts, monkeypat
     table = observations.observation_frame(study, "model", "java").set_index("observation")
     assert table.loc["Confidence", "of_a_layer"] == pytest.approx(3.0)  # (7 - 1) / (3 - 1)
     assert set(table["cached_positions"]) == {17}
+
+
+def test_overhead_has_one_energy_window_a_setting(parts, prompts, monkeypatch, tmp_path):
+    """Two samples and six settings: twelve windows for time, then six for energy, each over both samples."""
+    samples = [Sample(f"file {i}", prompts[i], []) for i in (0, 2)]
+    early = Setting("agent", FixedLayer(6), 0.9, 0)
+    monitor = ReplayMonitor([(1.0, np.nan)] * 12 + [(2.0, float(place)) for place in range(6)])
+    for name, value in {
+        "load_kind": (parts, None),
+        "chosen_samples": (samples, 0),
+        "policy_of": ExitPolicy([torch.zeros(2, parts.width)], [torch.zeros(2)], "fingerprint"),
+        "agent_settings": [early],
+        "decoding_stage": None,
+        "EnergyMonitor": monitor,
+    }.items():
+        monkeypatch.setattr(overhead, name, lambda *_, value=value: value)
+    study = SimpleNamespace(
+        profile=SimpleNamespace(
+            evaluation=SimpleNamespace(timing_samples=2, timing_repeats=1),
+            context=SimpleNamespace(new_tokens=3),
+        ),
+        stage=lambda stage, notebook, measure: measure(tmp_path),
+    )
+    overhead.overhead(study, "model", "java", 0.2)
+    rows = pd.read_parquet(tmp_path / "overhead.parquet")
+    assert rows["criterion"].tolist() == ["full", "never", "full", "never", "agent", "scripted"] * 2
+    assert rows["joules"].tolist() == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5] * 2
+    # Each of three tokens is decided at 4 and at 6.
+    assert rows.loc[rows["threshold"] == 0.9, "decisions"].tolist() == [6, 6, 6, 6]
+    assert rows.loc[rows["threshold"].isna(), "decisions"].isna().all()

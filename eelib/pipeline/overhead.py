@@ -34,26 +34,29 @@ def overhead(study: Study, model: str, language: str, fraction: float) -> Artifa
     def measure(folder: Path) -> None:
         parts, tokenizer = load_kind(study, model, language, "aggregated")
         samples, _ = chosen_samples(study, language, tokenizer, fraction, config.timing_samples)
-        new_tokens, monitor = study.profile.context.new_tokens, EnergyMonitor()
+        new_tokens = study.profile.context.new_tokens
         never = Agent(policy_of(study, model, language, 0), 1.0)
-        references = [
+        settings = [
             Setting(name, rule, cache=cache)
             for cache in (CacheMode.NONE, CacheMode.PROPAGATE)
             for name, rule in (("full", FullDepth()), ("never", never))
         ]
-        frames = []
-        for sample in samples:
-            settings, decisions = list(references), {}
-            for setting in agent_settings(study, model, language, [0]):
-                trace = generate(parts, sample.context, new_tokens, setting.rule).exit_layers
-                decisions[setting.threshold] = sum(
-                    point <= layer for layer in trace for point in parts.exit_points
-                )
-                settings += [setting, Setting("scripted", Scripted([trace]), setting.threshold)]
-            timed = timings(parts, [sample], settings, new_tokens, config.timing_repeats, monitor)
-            timed["decisions"] = timed["threshold"].map(decisions)
-            frames.append(timed)
-        pd.concat(frames).to_parquet(folder / "overhead.parquet", index=False)
+        decisions: dict[tuple[float, str], int] = {}
+        for setting in agent_settings(study, model, language, [0]):
+            traces = {
+                sample.id: generate(parts, sample.context, new_tokens, setting.rule).exit_layers
+                for sample in samples
+            }
+            for sample, trace in traces.items():
+                passed = sum(point <= layer for layer in trace for point in parts.exit_points)
+                decisions[setting.threshold, sample] = passed
+            replay = {sample: Scripted([trace]) for sample, trace in traces.items()}
+            settings += [setting, Setting("scripted", replay, setting.threshold)]
+        rows = timings(parts, samples, settings, new_tokens, config.timing_repeats, EnergyMonitor())
+        rows["decisions"] = [
+            decisions.get(key) for key in zip(rows["threshold"], rows["sample"], strict=True)
+        ]
+        rows.to_parquet(folder / "overhead.parquet", index=False)
 
     return study.stage(stage, "06", measure)
 
