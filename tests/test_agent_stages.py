@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from eelib.data.samples import Sample
 from eelib.decoding.cache import KeyValueCache
@@ -64,6 +65,43 @@ def test_the_layer_of_table_5_1_attends_to_the_profiles_context(parts, monkeypat
     table = observations.observation_frame(study, "model", "java").set_index("observation")
     assert table.loc["Confidence", "of_a_layer"] == pytest.approx(3.0)  # (7 - 1) / (3 - 1)
     assert set(table["cached_positions"]) == {17}
+
+
+class Operations(TorchDispatchMode):
+    """Names of torch's operations that ran."""
+
+    def __init__(self):
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        self.names.append(function.overloadpacket.__name__)
+        return function(*arguments, **(keywords or {}))
+
+
+def test_all_decisions_of_figure_6_13_but_the_agents_own_end_in_a_softmax(parts, monkeypatch):
+    shapes = [(8, parts.width), (2, 8)]
+    weights = [torch.randn(shape, generator=torch.Generator().manual_seed(1)) for shape in shapes]
+    policy = ExitPolicy(weights, [torch.ones(8), torch.tensor([0.5, -0.5])], "fingerprint")
+    monkeypatch.setattr(overhead, "policy_of", lambda *_: policy)
+    study = SimpleNamespace(dtype=torch.float32)
+    with torch.inference_mode():
+        states = torch.randn(50, 1, parts.width, generator=torch.Generator().manual_seed(0))
+        ran, said = {}, {}
+        for name, decide in overhead.decision_methods(parts, study, "model", "java").items():
+            with Operations() as operations:
+                said[name] = [decide(state) for state in states]
+            ran[name] = operations.names
+        with_softmax = [
+            name
+            for name, operations in ran.items()
+            if any("softmax" in operation for operation in operations)
+        ]
+        assert with_softmax == ["agent with softmax", "linear classifier", "norm + head + softmax"]
+        # The thesis's decision: Listing 4's network, a softmax, and a comparison with the threshold.
+        logits = torch.tanh(states[:, 0] @ weights[0].T + 1) @ weights[1].T + policy.biases[1]
+        assert said["agent with softmax"] == (logits.softmax(-1)[:, 1] > 0.9).tolist()
+    assert len(set(said["agent with softmax"])) == 2
 
 
 def test_overhead_has_one_energy_window_a_setting(parts, prompts, monkeypatch, tmp_path):

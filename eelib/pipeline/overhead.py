@@ -128,13 +128,17 @@ def decision_cost(study: Study, model: str, language: str) -> Artifact:
 def decision_methods(
     parts: ModelParts, study: Study, model: str, language: str
 ) -> dict[str, Callable[[Tensor], bool]]:
-    """How long a decision takes is measured as the decoder takes it: on one (1, D) state, up to a Python bool."""
+    """How long a decision takes is measured as the decoder takes it: on one (1, D) state, up to a Python bool.
+
+    "agent" decides by its margin, as it does here; the others are the three of Figure 6.13, each ending in a softmax
+    (Section 6.4.3).
+    """
     policy = policy_of(study, model, language, 0)
     classifier = nn.Linear(parts.width, 2).to(parts.device, study.dtype)
 
     return {
         "agent": lambda state: bool(policy.margin(state) > 1.0),
-        "agent with softmax": lambda state: bool(policy.probability(state) > 0.9),
+        "agent with softmax": lambda state: bool(policy.logits(state).softmax(-1)[0, 1] > 0.9),
         "linear classifier": lambda state: bool(classifier(state).softmax(-1)[0, 1] > 0.9),
         "norm + head + softmax": lambda state: bool(parts.logits(state).softmax(-1).amax() > 0.9),
     }
