@@ -1,5 +1,6 @@
 """What notebooks 04 and 06 compute from agents and rollouts, by hand."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ from eelib.decoding.criteria import FixedLayer
 from eelib.decoding.policy import ExitPolicy
 from eelib.evaluation.energy import ReplayMonitor
 from eelib.evaluation.sweep import Setting
-from eelib.pipeline import observations, overhead
+from eelib.pipeline import frontier, observations, overhead
 from eelib.pipeline.frontier import probabilities
 from eelib.rl.rollouts import Rollouts
 
@@ -40,6 +41,25 @@ def test_a_policy_on_the_cpu_is_asked_there_on_a_machine_with_a_gpu(monkeypatch)
     found = probabilities(rollouts(states), policy, temperature=2.0)
     # A single layer, whose margin is the first coordinate.
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-states[..., 0] / 2)), rtol=1e-5)
+
+
+def test_an_agent_that_never_leaves_early_breaks_no_promise(monkeypatch):
+    """One prompt of four tokens at 4, 6 and 10 of 12, right from 4 on, from 6 on, only at 10, nowhere."""
+    correct = np.array([[[1, 1, 1], [0, 1, 1], [0, 0, 1], [0, 0, 0]]], bool)
+    recorded = rollouts(np.zeros((1, 4, 3, 2), np.float32))
+    recorded = replace(recorded, predictions=np.where(correct, 7, 3))
+    leaves = np.array([[[0.8, 0, 0], [0.8, 0, 0], [0, 0, 0.95], [0, 0, 0]]])
+    never = np.zeros_like(leaves)
+    monkeypatch.setattr(frontier, "unseen", lambda *_: recorded)
+    monkeypatch.setattr(frontier, "agent_scores", lambda *_: [leaves, never])
+    thresholds = SimpleNamespace(thresholds=[0.5, 0.9, 0.99])
+    study = SimpleNamespace(profile=SimpleNamespace(evaluation=thresholds))
+    frame = frontier.calibration_frame(study, "model", "java")
+    # At 0.5 one agent's first three tokens leave and two are right; at 0.9 the third alone; then none of either agent.
+    assert frame["early"].tolist() == [3 / 8, 1 / 8, 0]
+    assert frame["agreement_early"].tolist()[:2] == [2 / 3, 1]
+    assert np.isnan(frame["agreement_early"].iloc[2])
+    assert (frame["kept"].sum(), frame["kept"].count()) == (2, 2)
 
 
 def test_the_layer_of_table_5_1_attends_to_the_profiles_context(parts, monkeypatch, tmp_path):
