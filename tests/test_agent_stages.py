@@ -124,6 +124,19 @@ def test_all_decisions_of_figure_6_13_but_the_agents_own_end_in_a_softmax(parts,
     assert len(set(said["agent with softmax"])) == 2
 
 
+@pytest.mark.parametrize(
+    ("timed", "drawn"),
+    [
+        ([0.2, 0.6], {0.2: [0.2], 0.6: [0.5]}),
+        ([0.2, 0.3, 0.5, 0.6], {0.2: [0.2], 0.5: [0.5]}),
+        ([0.3], {0.3: [0.2, 0.5]}),
+    ],
+)
+def test_figure_6_12_is_drawn_at_the_thesiss_contexts_or_the_nearest(timed, drawn):
+    profile = SimpleNamespace(evaluation=SimpleNamespace(timed_fractions=timed))
+    assert overhead.thesis_contexts(SimpleNamespace(profile=profile)) == drawn
+
+
 def test_overhead_has_one_energy_window_a_setting(parts, prompts, monkeypatch, tmp_path):
     """Two samples and six settings: twelve windows for time, then six for energy, each over both samples."""
     samples = [Sample(f"file {i}", prompts[i], []) for i in (0, 2)]

@@ -80,8 +80,8 @@ def accuracy_by_layer():
 
 
 def agent_shares(energy):
-    rows = [(m, c, t) for m in MODELS for c in (0.2, 0.5) for t in THRESHOLDS]
-    frame = pd.DataFrame(rows, columns=["model", "context_fraction", "threshold"])
+    rows = [(m, c, w, t) for m in MODELS for c, w in ((0.2, "20%"), (0.6, "50%")) for t in THRESHOLDS]
+    frame = pd.DataFrame(rows, columns=["model", "context_fraction", "thesis_context", "threshold"])
     times = {"of_full_time": 0.1 * frame["threshold"], "of_exit_time": 0.2 * frame["threshold"]}
     return frame.assign(**times, of_full_energy=energy, of_exit_energy=2 * energy)
 
@@ -288,6 +288,11 @@ def test_moving_average_over_50_episodes_and_its_range():
     band = ax.collections[0].get_paths()[0].get_extents()
     assert (band.y0, band.y1) == pytest.approx((0, 1))
     assert "average of 7 episodes" in texts(chapter6_agent.reward_curves(frame[frame["episode"] < 7]))
+
+
+def test_overhead_says_which_of_the_thesiss_contexts_a_panel_stands_for(drawn):
+    titles = [ax.get_title("left") for ax in drawn["overhead"].axes]
+    assert titles[:2] == ["llama-pico, context 20%", "llama-pico, context 60% (the thesis: 50%)"]
 
 
 def test_agent_exits_show_share_and_count(drawn):

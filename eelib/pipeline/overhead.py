@@ -19,6 +19,17 @@ from eelib.pipeline.results import agent_settings, chosen_samples, decoding_stag
 from eelib.pipeline.study import Study
 from eelib.study.stages import Artifact, Stage
 
+THESIS_CONTEXTS = (0.2, 0.5)  # of Figure 6.12
+
+
+def thesis_contexts(study: Study) -> dict[float, list[float]]:
+    """The timed context fractions that stand for those of Figure 6.12, each with the thesis's that it is nearest to."""
+    timed, drawn = study.profile.evaluation.timed_fractions, {}
+    for wanted in THESIS_CONTEXTS:
+        nearest = min(timed, key=lambda fraction: abs(fraction - wanted))
+        drawn.setdefault(nearest, []).append(wanted)
+    return drawn
+
 
 def overhead(study: Study, model: str, language: str, fraction: float) -> Artifact:
     """The agent's share of time and energy: `overhead.parquet` (Figure 6.12).
@@ -65,7 +76,8 @@ def overhead_frame(study: Study, model: str, language: str, fraction: float) -> 
     """`threshold`, and the agent's cost as shares of the full model's and of the early-exit model's time and energy.
 
     `windows_of_exit_time` is the same share of the early-exit model's time by another measure: the number of decisions
-    times what one takes alone (`decision_cost`), as one gets by windows around decisions.
+    times what one takes alone (`decision_cost`), as one gets by windows around decisions. `thesis_context` is what the
+    context fraction stands for in Figure 6.12, as text.
     """
     rows = pd.read_parquet(overhead(study, model, language, fraction).path / "overhead.parquet")
     uncached = rows[rows["cache"] == "none"]
@@ -87,7 +99,10 @@ def overhead_frame(study: Study, model: str, language: str, fraction: float) -> 
             entry[f"of_full_{name}"] = difference / full[column]
             entry[f"of_exit_{name}"] = difference / with_agent[column]
         table.append(entry)
-    return pd.DataFrame(table).assign(model=model, language=language, context_fraction=fraction)
+    stands_for = " and ".join(f"{wanted:.0%}" for wanted in thesis_contexts(study)[fraction])
+    return pd.DataFrame(table).assign(
+        model=model, language=language, context_fraction=fraction, thesis_context=stands_for
+    )
 
 
 def never_frame(study: Study, model: str, language: str, fraction: float) -> pd.DataFrame:

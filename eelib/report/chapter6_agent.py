@@ -21,6 +21,7 @@ from eelib.report.figures import (
     need,
     new_figure,
     note,
+    only,
     outside_legend,
 )
 from eelib.study.errors import InputError
@@ -186,6 +187,7 @@ def overhead(frame: pd.DataFrame) -> Figure:
 
     Args:
         frame: one row a setting of one corpus: `model`, `context_fraction` (a column of panels each),
+            `thesis_context` ("50%", what it stands for in the thesis's figure, said where it is another),
             `threshold`, and shares in [0, 1] `of_full_time`, `of_exit_time`, `of_full_energy`,
             `of_exit_energy`; the last two NaN where energy was not measured.
     """
@@ -196,7 +198,7 @@ def overhead(frame: pd.DataFrame) -> Figure:
         "of_full_time": ("time, of the full model's", style.BLUE, "--", "s"),
     }
     key = ["model", "context_fraction", "threshold"]
-    need(frame, [*key, *series], "The overhead")
+    need(frame, [*key, "thesis_context", *series], "The overhead")
     if frame.duplicated(key).any():
         raise InputError("The overhead needs one row a model, context and threshold; the frame has several.")
     measured = frame[["of_full_energy", "of_exit_energy"]].notna().any(axis=None)
@@ -216,7 +218,12 @@ def overhead(frame: pd.DataFrame) -> Figure:
             ax.set_xticks(range(len(thresholds)), [f"{threshold:g}" for threshold in thresholds])
             ax.set_xlim(-0.3, len(thresholds) - 0.7)
             ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-            title = f"{model}, context {context:.0%}" + ("" if measured else f"\n({style.NOT_MEASURED})")
+            title = f"{model}, context {context:.0%}"
+            thesis_context = only(rows, "thesis_context", "The overhead")
+            if thesis_context != f"{context:.0%}":
+                title += f" (the thesis: {thesis_context})"
+            if not measured:
+                title += f"\n({style.NOT_MEASURED})"
             label(ax, title, "threshold T", "overhead" if column == 0 else "")
     # A small overhead can be measured below zero; hiding that would hide the noise. All panels share the axis.
     axes[0, 0].set_ylim(bottom=min(0.0, 1.15 * np.nanmin(frame[list(series)].to_numpy())))
