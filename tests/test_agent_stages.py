@@ -1,4 +1,4 @@
-"""What notebooks 04 and 06 compute from agents and rollouts, by hand."""
+"""What notebooks 04 to 07 compute from agents, rollouts and measurements, by hand."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -15,8 +15,9 @@ from eelib.decoding.criteria import FixedLayer
 from eelib.decoding.policy import ExitPolicy
 from eelib.evaluation.energy import ReplayMonitor
 from eelib.evaluation.sweep import Setting
-from eelib.pipeline import frontier, observations, overhead
+from eelib.pipeline import caching, frontier, observations, overhead, results
 from eelib.pipeline.frontier import probabilities
+from eelib.report import chapter6_results
 from eelib.rl.rollouts import Rollouts
 
 
@@ -165,3 +166,43 @@ def test_overhead_has_one_energy_window_a_setting(parts, prompts, monkeypatch, t
     # Each of three tokens is decided at 4 and at 6.
     assert rows.loc[rows["threshold"] == 0.9, "decisions"].tolist() == [6, 6, 6, 6]
     assert rows.loc[rows["threshold"].isna(), "decisions"].isna().all()
+
+
+def evaluated(monkeypatch, tmp_path, agents: int) -> pd.DataFrame:
+    """`evaluation_frame` of one sample: the full model, and agents of which the second leaves later than the first."""
+    monkeypatch.setattr(results, "load_config", lambda name: None)
+    monkeypatch.setattr(results, "_cached_flops", lambda config, rows: 1.0)
+    keys = {"kind": "aggregated", "cache": "none", "sample": "file"}
+    settings = [("full", np.nan, -1, 12), *[("agent", 0.9, seed, 4 + 2 * seed) for seed in range(agents)]]
+    rows = pd.DataFrame(
+        [
+            {"criterion": criterion, "threshold": threshold, "seed": seed, "exit_layers": [layer], **keys}
+            for criterion, threshold, seed, layer in settings
+        ]
+    )
+    said = {"prediction": "a = b", "reference": "a = b", "token_accuracy": 1.0, "flops": 6.0}
+    rows = rows.assign(agrees=[[True]] * len(rows), **said)
+    monkeypatch.setattr(results, "evaluation_rows", lambda *_: rows)
+    timed = rows[rows["seed"] < 1].assign(seconds=[9.0, 3.0], joules=np.nan, tokens=1)
+    timed.to_parquet(tmp_path / "timings.parquet")
+    monkeypatch.setattr(results, "evaluation_timings", lambda *_: SimpleNamespace(path=tmp_path))
+    evaluation = SimpleNamespace(timed_fractions=[0.2])
+    profile = SimpleNamespace(evaluation=evaluation, context=SimpleNamespace(new_tokens=1))
+    return results.evaluation_frame(SimpleNamespace(profile=profile), "model", "python", 0.2)
+
+
+def test_scores_of_all_agents_beside_times_of_the_first_say_so(monkeypatch, tmp_path):
+    frame = evaluated(monkeypatch, tmp_path, agents=2)
+    by = frame.set_index("label")
+    assert by.loc["0.9", ["mean_layers", "time_s", "agents", "timed_agents"]].tolist() == [5, 3, 2, 1]
+    assert by.loc[["full", "full_cached"], ["agents", "timed_agents"]].isna().all(axis=None)
+    curves = caching.tradeoff_frame(frame)["criterion"].tolist()
+    assert curves == ["full", "agent, uncached (scores: mean of 2 agents, time: the first's)"]
+    said = chapter6_results.results_by_threshold(frame).axes[0].get_xlabel()
+    assert "means over 2 agents" in said and "the first agent's" in said
+
+
+def test_where_the_only_agent_was_timed_nothing_is_said(monkeypatch, tmp_path):
+    frame = evaluated(monkeypatch, tmp_path, agents=1)
+    assert caching.tradeoff_frame(frame)["criterion"].tolist() == ["full", "agent, uncached"]
+    assert chapter6_results.results_by_threshold(frame).axes[0].get_xlabel() == ""

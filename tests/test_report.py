@@ -151,7 +151,7 @@ def draw_all():
         "overhead_unmeasured": chapter6_agent.overhead(agent_shares(energy=np.nan)),
         "decision": chapter6_agent.decision_cost(costs.assign(joules=[0.001, 0.02])),
         "decision_unmeasured": chapter6_agent.decision_cost(costs),
-        "thresholds": chapter6_results.results_by_threshold(sweep(energy=4.0)),
+        "thresholds": chapter6_results.results_by_threshold(sweep(energy=4.0, agents=3, timed_agents=1)),
         "thresholds_beside": chapter6_results.results_by_threshold(
             sweep(rouge_l_low=0.1, rouge_l_high=0.9),
             load("raw_ctx20").query("model == 'llama-3.2-3b' and language == 'java'"),
