@@ -15,7 +15,7 @@ from eelib.decoding.criteria import FixedLayer
 from eelib.decoding.policy import ExitPolicy
 from eelib.evaluation.energy import ReplayMonitor
 from eelib.evaluation.sweep import Setting
-from eelib.pipeline import caching, frontier, observations, overhead, results
+from eelib.pipeline import agents, caching, frontier, observations, overhead, results
 from eelib.pipeline.frontier import probabilities
 from eelib.report import chapter6_results
 from eelib.rl.rollouts import Rollouts
@@ -168,12 +168,12 @@ def test_overhead_has_one_energy_window_a_setting(parts, prompts, monkeypatch, t
     assert rows.loc[rows["threshold"].isna(), "decisions"].isna().all()
 
 
-def evaluated(monkeypatch, tmp_path, agents: int) -> pd.DataFrame:
+def evaluated(monkeypatch, tmp_path, seeds: int) -> pd.DataFrame:
     """`evaluation_frame` of one sample: the full model, and agents of which the second leaves later than the first."""
     monkeypatch.setattr(results, "load_config", lambda name: None)
     monkeypatch.setattr(results, "_cached_flops", lambda config, rows: 1.0)
     keys = {"kind": "aggregated", "cache": "none", "sample": "file"}
-    settings = [("full", np.nan, -1, 12), *[("agent", 0.9, seed, 4 + 2 * seed) for seed in range(agents)]]
+    settings = [("full", np.nan, -1, 12), *[("agent", 0.9, seed, 4 + 2 * seed) for seed in range(seeds)]]
     rows = pd.DataFrame(
         [
             {"criterion": criterion, "threshold": threshold, "seed": seed, "exit_layers": [layer], **keys}
@@ -192,7 +192,7 @@ def evaluated(monkeypatch, tmp_path, agents: int) -> pd.DataFrame:
 
 
 def test_scores_of_all_agents_beside_times_of_the_first_say_so(monkeypatch, tmp_path):
-    frame = evaluated(monkeypatch, tmp_path, agents=2)
+    frame = evaluated(monkeypatch, tmp_path, seeds=2)
     by = frame.set_index("label")
     assert by.loc["0.9", ["mean_layers", "time_s", "agents", "timed_agents"]].tolist() == [5, 3, 2, 1]
     assert by.loc[["full", "full_cached"], ["agents", "timed_agents"]].isna().all(axis=None)
@@ -203,6 +203,23 @@ def test_scores_of_all_agents_beside_times_of_the_first_say_so(monkeypatch, tmp_
 
 
 def test_where_the_only_agent_was_timed_nothing_is_said(monkeypatch, tmp_path):
-    frame = evaluated(monkeypatch, tmp_path, agents=1)
+    frame = evaluated(monkeypatch, tmp_path, seeds=1)
     assert caching.tradeoff_frame(frame)["criterion"].tolist() == ["full", "agent, uncached"]
     assert chapter6_results.results_by_threshold(frame).axes[0].get_xlabel() == ""
+
+
+def test_optimal_exits_are_counted_over_tokens_and_over_all_agents_decisions(monkeypatch, tmp_path):
+    """Four tokens with the optimal exits 4, 6, 6 and 12, and two agents' logs of two episodes each."""
+    correct = np.array([[[1, 0, 0], [0, 1, 1], [0, 1, 0], [0, 0, 0]]], bool)
+    recorded = replace(rollouts(np.zeros((1, 4, 3, 2), np.float32)), predictions=np.where(correct, 7, 3))
+    met = pd.DataFrame(
+        {f"optimal_{layer}": [count, 0] for layer, count in ((4, 1), (6, 4), (10, 0), (12, 3))}
+    )
+    met.to_parquet(tmp_path / "log.parquet")
+    monkeypatch.setattr(agents, "rollouts", lambda *_: None)
+    monkeypatch.setattr(agents, "read_rollouts", lambda _: recorded)
+    monkeypatch.setattr(agents, "agents", lambda *_: [(s, SimpleNamespace(path=tmp_path)) for s in (0, 1)])
+    frame = agents.optimal_exit_frame(SimpleNamespace(settings=[("model", "java")]))
+    assert frame["layer"].tolist() == [4, 6, 10, 12]
+    assert frame["tokens"].tolist() == [1, 2, 0, 1]
+    assert frame["decisions"].tolist() == [2, 8, 0, 6]

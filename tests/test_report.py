@@ -140,7 +140,7 @@ def draw_all():
         "rewards": chapter6_agent.reward_curves(
             tidy(seed=[0] * 200 + [1] * 180, episode=[*range(200), *range(180)], reward=rewards)
         ),
-        "optimal": chapter6_agent.optimal_exits(by_layer(count=lambda n: 100_000 // n)),
+        "optimal": chapter6_agent.optimal_exits(by_layer(decisions=lambda n: 100_000 // n, tokens=lambda n: 900 // n)),
         "exits": chapter6_agent.agent_exits(
             tidy(threshold=0.6, layer=[4, 18, 28], exits=[10_000, 0, 300], matches=[8000, 0, 300]).iloc[:6]
         ),
@@ -271,6 +271,13 @@ def test_printable_has_only_glyphs_of_the_font_and_hides_nothing(text):
     )
 
 
+def test_optimal_exits_are_counted_by_decisions_and_by_tokens(drawn):
+    decisions, _, tokens, _ = drawn["optimal"].axes[:4]
+    assert "Java: decisions in training" in decisions.get_title("left")
+    assert "Java: tokens recorded" in tokens.get_title("left")
+    assert [ax.patches[1].get_height() for ax in (decisions, tokens)] == [50_000, 450]
+
+
 def test_moving_average_over_50_episodes_and_its_range():
     frame = pd.DataFrame(
         {
@@ -363,7 +370,7 @@ def test_cache_curves_share_the_axis_when_one_lacks_the_references():
     ("draw", "frame", "message"),
     [
         (chapter4_corpora.import_share, pd.DataFrame({"language": ["java"]}), "needs the column.s. share"),
-        (chapter6_agent.optimal_exits, by_layer(count=lambda n: n).iloc[:0], "nothing to draw"),
+        (chapter6_agent.optimal_exits, by_layer(decisions=lambda n: n, tokens=lambda n: n).iloc[:0], "nothing to draw"),
         (chapter4_finetuning.fixed_exit_metrics, fixed_exits(1.0).assign(language=CORPORA * 30), "one language at a time"),
         (chapter4_finetuning.fixed_exit_metrics, pd.concat([fixed_exits(1.0)] * 2), "one row a model and layer"),
         (chapter4_finetuning.fixed_exit_metrics, fixed_exits(np.nan).drop(columns="flops"), "needs the column.s. flops"),

@@ -1,5 +1,7 @@
 """Figures 6.2 to 6.4, 6.12 and 6.13: how the agent learns, where it exits, and what its decisions cost."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
@@ -76,23 +78,27 @@ def reward_curves(frame: pd.DataFrame) -> Figure:
 
 
 def optimal_exits(frame: pd.DataFrame) -> Figure:
-    """Fig. 6.3: how often each layer was the optimal exit of a token met in training; a row a corpus.
+    """Fig. 6.3: how often each layer was the optimal exit in training; two rows a corpus.
+
+    The thesis's figure counts decisions (its bars add up to the steps of its training): a token counts once for
+    every decision on it, so that tokens that need many count more. Below stand the tokens, each once.
 
     Args:
-        frame: `model`, `language`, `layer` (1..L), `count` (tokens).
+        frame: `model`, `language`, `layer` (1..L), `decisions`, `tokens`.
     """
-    need(frame, ["model", "language", "layer", "count"], "The optimal exits")
+    need(frame, ["model", "language", "layer", "decisions", "tokens"], "The optimal exits")
     models, languages = sorted(frame["model"].unique()), sorted(frame["language"].unique())
     colours = model_colours(models)
-    figure, axes = new_figure(len(languages), len(models), (4.3, 2.5))
-    for row, language in enumerate(languages):
+    counts = {"decisions": "decisions in training", "tokens": "tokens recorded"}
+    figure, axes = new_figure(len(counts) * len(languages), len(models), (4.3, 2.2))
+    for row, (language, (count, name)) in enumerate(itertools.product(languages, counts.items())):
         for column, model in enumerate(models):
             ax = axes[row, column]
             rows = frame[(frame["model"] == model) & (frame["language"] == language)]
-            ax.bar(rows["layer"], rows["count"], width=0.8, color=colours[model])
+            ax.bar(rows["layer"], rows[count], width=0.8, color=colours[model])
             ax.yaxis.set_major_formatter("{x:,.0f}")
             layer_axis(ax, frame.loc[frame["model"] == model, "layer"].max())
-            label(ax, f"{model}, {LANGUAGES[language]}", "optimal exit layer", "tokens")
+            label(ax, f"{model}, {LANGUAGES[language]}: {name}", "optimal exit layer", name.split()[0])
     return finished(figure)
 
 
