@@ -71,6 +71,7 @@ def fixed_exits(energy):
         energy_j=lambda n: energy * n,
         flops=lambda n: 1e8 * n,
     )
+    frame.loc[frame["layer"] % 2 == 1, ["time_s", "energy_j"]] = np.nan
     return frame[frame["language"] == "python"]
 
 
@@ -215,6 +216,14 @@ def test_axes_are_layers_from_1_to_the_last(drawn):
                 and ticks[-1] in (28, 32)
                 and set(ticks[1:]) == set(range(4, int(ticks[-1]) + 1, 4))
             )
+
+
+def test_a_fixed_exits_panel_has_the_layers_that_were_measured(drawn):
+    axes = drawn["fixed"].axes
+    rouge, time = lines(axes[0])["llama-pico, Python"], lines(axes[-1])["llama-pico, Python"]
+    assert rouge.get_xdata().tolist() == list(range(1, 29)) and axes[0].get_xlabel() == "exit layer"
+    assert time.get_xdata().tolist() == list(range(2, 29, 2))
+    assert axes[-1].get_xlabel() == "exit layer (exit points alone)"
 
 
 def test_models_keep_their_colours(drawn):

@@ -30,7 +30,8 @@ class Setting:
     """One way to decode: a criterion, its name, and the threshold and agent it stands for.
 
     `threshold` is NaN and `seed` -1 where there is none; for a fixed exit `threshold` is the layer. `rule` is the criterion, or
-    one for each sample by its id, such as the replay of its own trace (`timings` alone takes those).
+    one for each sample by its id, such as the replay of its own trace (`timings` alone takes those). `depth` ends the model
+    after that layer (`predictions` alone does so).
     """
 
     criterion: str
@@ -38,6 +39,7 @@ class Setting:
     threshold: float = math.nan
     seed: int = -1
     cache: CacheMode = CacheMode.NONE
+    depth: int | None = None
 
     @property
     def keys(self) -> dict:
@@ -82,8 +84,8 @@ def predictions(
                     last[:, token] = parts.logits(states).argmax(-1).cpu()
 
             # Where deeper layers do not run on from a stopped row's own states, agreement is not known.
-            observe = keep_last if setting.cache.exact else None
-            generations = decoder.decode(setting.rule, setting.cache, observe)
+            observe = keep_last if setting.cache.exact and setting.depth is None else None
+            generations = decoder.decode(setting.rule, setting.cache, observe, setting.depth)
             for row, (sample, generation) in enumerate(zip(batch, generations, strict=True)):
                 agrees = np.array(generation.tokens) == last[row].numpy()
                 rows.append(
