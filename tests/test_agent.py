@@ -95,7 +95,9 @@ def test_an_obvious_rule_is_found(trained):
 
 def test_the_log_has_a_row_an_episode():
     _, log, _ = train(**SHORT)
-    assert list(log.columns) == ["episode", "steps", "reward", "length"]
+    met = ["optimal_4", "optimal_6", "optimal_10", "optimal_12"]
+    assert list(log.columns) == ["episode", "steps", "reward", "length", *met]
+    assert (log[met].sum(axis=1) == log.length).all() and (log[met].sum() > 0).all()
     assert log.episode.tolist() == list(range(1, len(log) + 1))
     assert log.steps.is_monotonic_increasing and log.steps.iloc[-1] <= 512
     # Four tokens take one to three decisions each; nearly all steps belong to an episode that has ended.

@@ -115,6 +115,24 @@ def test_skipped_layers_do_not_run(parts, prompts, mode):
     assert calls == [NEW + prefills] * layer + [prefills] * (parts.total_layers - layer)
 
 
+def test_a_batch_may_end_the_model_after_any_layer(parts, prompts):
+    """As a loop over whole prefixes says that reads layer `depth`; deeper layers have run in the prefill alone."""
+    decoder = BatchDecoder(parts, prompts, NEW)
+    for depth in (1, 5, 6, 12):
+        calls = layer_calls(parts, lambda depth=depth: decoder.decode(FullDepth(), depth=depth))
+        assert calls == [NEW] * depth + [0] * (parts.total_layers - depth)
+        for prompt, found in zip(prompts, decoder.decode(FullDepth(), depth=depth), strict=True):
+            ids = list(prompt)
+            with torch.inference_mode():
+                for _ in range(NEW):
+                    states = parts.hidden_states(torch.tensor([ids]), depth)
+                    ids.append(parts.logits(states[-1][0, -1]).argmax().item())
+            assert found.tokens == ids[len(prompt) :]
+            assert found.exit_layers == [depth] * NEW
+    for layer in parts.exit_points:
+        assert decoder.decode(FullDepth(), depth=layer) == decoder.decode(FixedLayer(layer))
+
+
 def test_what_waits_runs_once_for_all_when_a_later_token_goes_deeper(parts, prompts):
     """Exits 4 4 6 12 4: the fourth token takes the three before it along, through the layers that each of them lacks."""
     script = Scripted([[4, 4, 6, 12, 4]])

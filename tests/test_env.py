@@ -156,19 +156,22 @@ def test_side_by_side_equals_one_at_a_time(rollouts_seed, seed, environments, la
         np.testing.assert_array_equal(env.reset(seed=seed + i)[0], observations[i])
     rng = np.random.default_rng(action_seed)
     earned: list[list[float]] = [[] for _ in alone]
+    met: list[list[int]] = [[] for _ in alone]
     for _ in range(40):
         actions = (rng.random(environments) < exit_rate).astype(int)
         observations, rewards, dones, infos = together.step(actions)
         assert observations.dtype == rewards.dtype == np.float32
         for i, env in enumerate(alone):
-            observation, reward, terminated, _, _ = env.step(actions[i])
+            observation, reward, terminated, _, info = env.step(actions[i])
             earned[i].append(reward)
+            met[i].append(info["optimal"])
             assert (rewards[i], dones[i]) == (np.float32(reward), terminated)
             if terminated:
                 np.testing.assert_array_equal(infos[i]["terminal_observation"], observation)
                 assert infos[i]["episode"]["l"] == len(earned[i])
                 assert infos[i]["episode"]["r"] == pytest.approx(np.mean(earned[i]))
-                earned[i] = []
+                assert infos[i]["episode"]["optimal"].tolist() == [met[i].count(stop) for stop in env.layers]
+                earned[i], met[i] = [], []
                 observation, _ = env.reset()
             else:
                 assert infos[i] == {}

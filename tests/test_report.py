@@ -71,6 +71,7 @@ def fixed_exits(energy):
         energy_j=lambda n: energy * n,
         flops=lambda n: 1e8 * n,
     )
+    frame.loc[frame["layer"] % 2 == 1, ["time_s", "energy_j"]] = np.nan
     return frame[frame["language"] == "python"]
 
 
@@ -80,8 +81,8 @@ def accuracy_by_layer():
 
 
 def agent_shares(energy):
-    rows = [(m, c, t) for m in MODELS for c in (0.2, 0.5) for t in THRESHOLDS]
-    frame = pd.DataFrame(rows, columns=["model", "context_fraction", "threshold"])
+    rows = [(m, c, w, t) for m in MODELS for c, w in ((0.2, "20%"), (0.6, "50%")) for t in THRESHOLDS]
+    frame = pd.DataFrame(rows, columns=["model", "context_fraction", "thesis_context", "threshold"])
     times = {"of_full_time": 0.1 * frame["threshold"], "of_exit_time": 0.2 * frame["threshold"]}
     return frame.assign(**times, of_full_energy=energy, of_exit_energy=2 * energy)
 
@@ -140,7 +141,7 @@ def draw_all():
         "rewards": chapter6_agent.reward_curves(
             tidy(seed=[0] * 200 + [1] * 180, episode=[*range(200), *range(180)], reward=rewards)
         ),
-        "optimal": chapter6_agent.optimal_exits(by_layer(count=lambda n: 100_000 // n)),
+        "optimal": chapter6_agent.optimal_exits(by_layer(decisions=lambda n: 100_000 // n, tokens=lambda n: 900 // n)),
         "exits": chapter6_agent.agent_exits(
             tidy(threshold=0.6, layer=[4, 18, 28], exits=[10_000, 0, 300], matches=[8000, 0, 300]).iloc[:6]
         ),
@@ -151,7 +152,7 @@ def draw_all():
         "overhead_unmeasured": chapter6_agent.overhead(agent_shares(energy=np.nan)),
         "decision": chapter6_agent.decision_cost(costs.assign(joules=[0.001, 0.02])),
         "decision_unmeasured": chapter6_agent.decision_cost(costs),
-        "thresholds": chapter6_results.results_by_threshold(sweep(energy=4.0)),
+        "thresholds": chapter6_results.results_by_threshold(sweep(energy=4.0, agents=3, timed_agents=1)),
         "thresholds_beside": chapter6_results.results_by_threshold(
             sweep(rouge_l_low=0.1, rouge_l_high=0.9),
             load("raw_ctx20").query("model == 'llama-3.2-3b' and language == 'java'"),
@@ -217,6 +218,14 @@ def test_axes_are_layers_from_1_to_the_last(drawn):
             )
 
 
+def test_a_fixed_exits_panel_has_the_layers_that_were_measured(drawn):
+    axes = drawn["fixed"].axes
+    rouge, time = lines(axes[0])["llama-pico, Python"], lines(axes[-1])["llama-pico, Python"]
+    assert rouge.get_xdata().tolist() == list(range(1, 29)) and axes[0].get_xlabel() == "exit layer"
+    assert time.get_xdata().tolist() == list(range(2, 29, 2))
+    assert axes[-1].get_xlabel() == "exit layer (exit points alone)"
+
+
 def test_models_keep_their_colours(drawn):
     assert figures.model_colours(["opt-2.7b", "meta-llama/Llama-3.2-3B", "qwen"]) == {
         "meta-llama/Llama-3.2-3B": figures.BLUE,
@@ -271,6 +280,13 @@ def test_printable_has_only_glyphs_of_the_font_and_hides_nothing(text):
     )
 
 
+def test_optimal_exits_are_counted_by_decisions_and_by_tokens(drawn):
+    decisions, _, tokens, _ = drawn["optimal"].axes[:4]
+    assert "Java: decisions in training" in decisions.get_title("left")
+    assert "Java: tokens recorded" in tokens.get_title("left")
+    assert [ax.patches[1].get_height() for ax in (decisions, tokens)] == [50_000, 450]
+
+
 def test_moving_average_over_50_episodes_and_its_range():
     frame = pd.DataFrame(
         {
@@ -288,6 +304,11 @@ def test_moving_average_over_50_episodes_and_its_range():
     band = ax.collections[0].get_paths()[0].get_extents()
     assert (band.y0, band.y1) == pytest.approx((0, 1))
     assert "average of 7 episodes" in texts(chapter6_agent.reward_curves(frame[frame["episode"] < 7]))
+
+
+def test_overhead_says_which_of_the_thesiss_contexts_a_panel_stands_for(drawn):
+    titles = [ax.get_title("left") for ax in drawn["overhead"].axes]
+    assert titles[:2] == ["llama-pico, context 20%", "llama-pico, context 60% (the thesis: 50%)"]
 
 
 def test_agent_exits_show_share_and_count(drawn):
@@ -358,7 +379,7 @@ def test_cache_curves_share_the_axis_when_one_lacks_the_references():
     ("draw", "frame", "message"),
     [
         (chapter4_corpora.import_share, pd.DataFrame({"language": ["java"]}), "needs the column.s. share"),
-        (chapter6_agent.optimal_exits, by_layer(count=lambda n: n).iloc[:0], "nothing to draw"),
+        (chapter6_agent.optimal_exits, by_layer(decisions=lambda n: n, tokens=lambda n: n).iloc[:0], "nothing to draw"),
         (chapter4_finetuning.fixed_exit_metrics, fixed_exits(1.0).assign(language=CORPORA * 30), "one language at a time"),
         (chapter4_finetuning.fixed_exit_metrics, pd.concat([fixed_exits(1.0)] * 2), "one row a model and layer"),
         (chapter4_finetuning.fixed_exit_metrics, fixed_exits(np.nan).drop(columns="flops"), "needs the column.s. flops"),

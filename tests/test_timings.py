@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from eelib.data.samples import Sample
-from eelib.decoding.criteria import FixedLayer, FullDepth
-from eelib.evaluation import nvml
+from eelib.decoding.criteria import FixedLayer, FullDepth, Scripted
+from eelib.evaluation import nvml, sweep
 from eelib.evaluation.energy import ReplayMonitor
 from eelib.evaluation.sweep import Setting, summarise_timings, timings
 
@@ -29,6 +29,24 @@ def test_nvml_measures_energy_in_one_window_a_setting(parts, samples):
     assert rows["joules"].tolist() == [20.0, 5.0] * 6
     assert set(rows["energy_source"]) == {"nvml"}
     assert summarise_timings(rows)["joules"].tolist() == [60.0, 15.0]  # of one pass over the samples
+
+
+def test_an_energy_window_lasts_two_seconds_however_short_completions_are(parts, samples, monkeypatch):
+    """One pass over three samples takes 0.3 s: seven passes; at 5 s a sample the single repeat is long enough."""
+    decoded = []
+    monkeypatch.setattr(sweep, "generate", lambda parts, prompt, *_: decoded.append(prompt))
+    readings = [(0.1, math.nan), (5.0, math.nan)] * 3 + [(2.1, 42.0), (15.0, 30.0)]
+    rows = timings(parts, samples, SETTINGS, 2, 1, ReplayMonitor(readings))
+    assert len(decoded) == 2 + 6 + (7 + 1) * 3  # the first two warm up
+    assert rows["joules"].tolist() == [2.0, 10.0] * 3
+
+
+def test_a_setting_may_have_a_rule_for_each_sample(parts, samples, monkeypatch):
+    rules = {sample.id: Scripted([[4, layer]]) for sample, layer in zip(samples, (6, 10, 12), strict=True)}
+    seen = []
+    monkeypatch.setattr(sweep, "generate", lambda parts, prompt, tokens, rule, cache: seen.append(rule))
+    timings(parts, samples, [Setting("scripted", rules)], 2, 1, ReplayMonitor([(1.0, 1.0)] * 3, "rapl"))
+    assert seen[1:] == list(rules.values())  # after the one that warms up
 
 
 def test_other_counters_measure_every_completion(parts, samples):

@@ -64,19 +64,21 @@ class BatchDecoder:
         criterion: ExitCriterion,
         cache_mode: CacheMode = CacheMode.NONE,
         observe: Observer | None = None,
+        depth: int | None = None,
     ) -> list[Generation]:
         """Greedy early-exit decoding of all prompts, with the tokens and exit layers that `cache_mode` gives one of them.
 
         `observe(token, layer, states)` is called after every layer, for recording; stopped rows of a propagating cache
-        show their frozen state.
+        show their frozen state. With a `depth` the model ends after that layer, which need not be an exit point.
         """
         criterion.check(self.parts)
         self.cache.truncate(self.longest - 1)
         tokens, exits = self.last_tokens, []
-        deepest = torch.full_like(tokens, self.parts.total_layers)
+        depth = depth or self.parts.total_layers
+        deepest = torch.full_like(tokens, depth)
         generated = []
         for token in range(self.new_tokens):
-            hidden, layers = self._step(tokens, token, criterion, cache_mode, deepest, observe)
+            hidden, layers = self._step(tokens, token, criterion, cache_mode, deepest, observe, depth)
             if cache_mode is CacheMode.MONOTONE:
                 deepest = layers
             values, tokens = self.parts.logits(hidden).max(dim=-1)
@@ -95,6 +97,7 @@ class BatchDecoder:
         cache_mode: CacheMode,
         deepest: Tensor,
         observe: Observer | None,
+        depth: int,
     ) -> tuple[Tensor, Tensor]:
         """One token for all rows: states (B, D) they are decoded from, and the layers (B,) they left at.
 
@@ -105,13 +108,13 @@ class BatchDecoder:
         hidden, rotation = self._embed(tokens[:, None], column)
         mask = causal_mask(self.padding, column + 1, 1)
         stopped = torch.zeros(len(tokens), dtype=torch.bool, device=parts.device)
-        layers = torch.full((len(tokens),), parts.total_layers, device=parts.device)
+        layers = torch.full((len(tokens),), depth, device=parts.device)
         final = hidden[:, 0]
         state = ExitState(parts.logits)
         state.token, state.hidden_states = token, None
         freezes = cache_mode in (CacheMode.PROPAGATE, CacheMode.PROPAGATE_LATER)
         exit_points = set(parts.exit_points)
-        for layer in range(1, parts.total_layers + 1):
+        for layer in range(1, depth + 1):
             after = parts.fused.layers[layer - 1](hidden, rotation, cache, mask)
             # A stopped row goes on with its frozen state when deeper layers are to project that state.
             hidden = torch.where(stopped[:, None, None], hidden, after) if freezes else after
@@ -126,7 +129,7 @@ class BatchDecoder:
                 stops = (criterion.exits(state) | (deepest <= layer)) & ~stopped
                 layers = torch.where(stops, layer, layers)
                 stopped = stopped | stops
-        cache.check_aligned(column + 1)
+        cache.check_aligned(column + 1, deepest=depth)
         return final, layers
 
     def _keep_copies(self, layer: int, column: int, stopped: Tensor) -> None:

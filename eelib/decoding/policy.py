@@ -31,6 +31,10 @@ class ExitPolicy:
     def width(self) -> int:
         return self.weights[0].shape[1]
 
+    @property
+    def device(self) -> torch.device:
+        return self.weights[0].device
+
     def to(self, device: torch.device) -> "ExitPolicy":
         """The same policy with its tensors on a device."""
         return ExitPolicy(
@@ -45,9 +49,7 @@ class ExitPolicy:
             for hidden_weight, hidden_bias in hidden:
                 features = torch.tanh(torch.mm(features, hidden_weight.T) + hidden_bias)
             return (features * (weight[1] - weight[0])).sum(-1) + (bias[1] - bias[0])
-        for weight, bias in self._hidden:
-            features = torch.addmm(bias, features, weight).tanh_()
-        return torch.addmv(self._last[1], features, self._last[0])
+        return torch.addmv(self._last[1], self._features(features), self._last[0])
 
     @cached_property
     def _hidden(self) -> list[tuple[Tensor, Tensor]]:
@@ -58,6 +60,16 @@ class ExitPolicy:
         """Weight and bias of the difference of the two outputs."""
         weight, bias = self.weights[-1], self.biases[-1]
         return weight[1] - weight[0], (bias[1] - bias[0])[None]
+
+    def logits(self, hidden_states: Tensor) -> Tensor:
+        """Continue and exit logits for (B, D) states, as in Listing 4: shape (B, 2), float32. Decoding takes `margin`."""
+        return torch.addmm(self.biases[-1], self._features(hidden_states.float()), self.weights[-1].T)
+
+    def _features(self, features: Tensor) -> Tensor:
+        """What the last layer reads."""
+        for weight, bias in self._hidden:
+            features = torch.addmm(bias, features, weight).tanh_()
+        return features
 
     def probability(self, hidden_states: Tensor, temperature: float = 1.0) -> Tensor:
         """`softmax(logits / temperature)[exit]` for (B, D) states: shape (B,)."""

@@ -1,7 +1,7 @@
 """Running criteria over samples: tidy rows of predictions, and of time and energy."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,20 +22,24 @@ from eelib.evaluation.metrics import corpus_metrics, token_accuracy
 from eelib.models.parts import ModelParts
 
 KEYS = ["criterion", "threshold", "seed", "cache"]
+NVML_WINDOW = 2.0  # seconds: twenty steps of NVML's counter, so that a step at either end is at most a tenth
 
 
 @dataclass(frozen=True)
 class Setting:
     """One way to decode: a criterion, its name, and the threshold and agent it stands for.
 
-    `threshold` is NaN and `seed` -1 where there is none; for a fixed exit `threshold` is the layer.
+    `threshold` is NaN and `seed` -1 where there is none; for a fixed exit `threshold` is the layer. `rule` is the criterion, or
+    one for each sample by its id, such as the replay of its own trace (`timings` alone takes those). `depth` ends the model
+    after that layer (`predictions` alone does so).
     """
 
     criterion: str
-    rule: ExitCriterion
+    rule: ExitCriterion | Mapping[str, ExitCriterion]
     threshold: float = math.nan
     seed: int = -1
     cache: CacheMode = CacheMode.NONE
+    depth: int | None = None
 
     @property
     def keys(self) -> dict:
@@ -80,8 +84,8 @@ def predictions(
                     last[:, token] = parts.logits(states).argmax(-1).cpu()
 
             # Where deeper layers do not run on from a stopped row's own states, agreement is not known.
-            observe = keep_last if setting.cache.exact else None
-            generations = decoder.decode(setting.rule, setting.cache, observe)
+            observe = keep_last if setting.cache.exact and setting.depth is None else None
+            generations = decoder.decode(setting.rule, setting.cache, observe, setting.depth)
             for row, (sample, generation) in enumerate(zip(batch, generations, strict=True)):
                 agrees = np.array(generation.tokens) == last[row].numpy()
                 rows.append(
@@ -123,10 +127,16 @@ def timings(
     measured), `energy_source`. What is not recorded warms up: one setting of each criterion and cache.
 
     NVML's counter advances about every 100 ms, more than a short completion takes. With it, energy is measured in further
-    passes, a window a setting over all repeats and samples, of which each row gets its share.
+    passes, a window a setting over all samples, of which each row gets its share: `repeats` times, or as often as it takes
+    for the window to last `NVML_WINDOW` by the times just measured.
     """
+
+    def decode(setting: Setting, sample: Sample) -> None:
+        rule = setting.rule[sample.id] if isinstance(setting.rule, Mapping) else setting.rule
+        generate(parts, sample.context, new_tokens, rule, setting.cache)
+
     for setting in {(setting.criterion, setting.cache): setting for setting in settings}.values():
-        generate(parts, samples[0].context, new_tokens, setting.rule, setting.cache)
+        decode(setting, samples[0])
     rows = []
     progress = tqdm(total=repeats * len(samples), desc="timing one by one", unit="prompt", leave=False)
     for repeat in range(repeats):
@@ -134,7 +144,7 @@ def timings(
             progress.update()
             for setting in settings:
                 with monitor.measure() as measured:
-                    generate(parts, sample.context, new_tokens, setting.rule, setting.cache)
+                    decode(setting, sample)
                 rows.append(
                     setting.keys
                     | {
@@ -150,12 +160,13 @@ def timings(
     frame = pd.DataFrame(rows)
     if monitor.source == "nvml":
         for place, setting in enumerate(settings):
-            with monitor.measure() as measured:
-                for _ in range(repeats):
-                    for sample in samples:
-                        generate(parts, sample.context, new_tokens, setting.rule, setting.cache)
             own = frame.index[place :: len(settings)]  # settings take turns
-            frame.loc[own, "joules"] = measured.joules / (repeats * len(samples))
+            passes = max(repeats, math.ceil(NVML_WINDOW * repeats / frame.loc[own, "seconds"].sum()))
+            with monitor.measure() as measured:
+                for _ in range(passes):
+                    for sample in samples:
+                        decode(setting, sample)
+            frame.loc[own, "joules"] = measured.joules / (passes * len(samples))
             frame.loc[own, "energy_source"] = measured.source
     return frame
 

@@ -113,7 +113,8 @@ def reward_frame(study: Study) -> pd.DataFrame:
         for seed, artifact in agents(study, model, language):
             log = pd.read_parquet(artifact.path / "log.parquet")
             frames.append(log.assign(model=model, language=language, seed=seed))
-    return pd.concat(frames, ignore_index=True)
+    frame = pd.concat(frames, ignore_index=True)
+    return frame[["model", "language", "seed", "episode", "reward", "length", "steps"]]
 
 
 def convergence(frame: pd.DataFrame) -> pd.DataFrame:
@@ -140,11 +141,19 @@ def convergence(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def optimal_exit_frame(study: Study) -> pd.DataFrame:
-    """`model`, `language`, `layer`, `count` of the optimal exits in the training rollouts (Figure 6.3)."""
+    """How often each layer was the optimal exit: `model`, `language`, `layer`, `tokens`, `decisions` (Figure 6.3).
+
+    `tokens` of the training rollouts, each once; `decisions` that all agents took in training on such tokens.
+    """
     rows = []
     for model, language in study.settings:
         recorded = read_rollouts(rollouts(study, model, language, "train"))
-        for layer in [*recorded.exit_points, recorded.total_layers]:
-            count = int((recorded.optimal_exits == layer).sum())
-            rows.append({"model": model, "language": language, "layer": layer, "count": count})
+        logs = [
+            pd.read_parquet(artifact.path / "log.parquet") for _, artifact in agents(study, model, language)
+        ]
+        for layer in recorded.stops.tolist():
+            row = {"model": model, "language": language, "layer": layer}
+            row["tokens"] = int((recorded.optimal_exits == layer).sum())
+            row["decisions"] = sum(int(log[f"optimal_{layer}"].sum()) for log in logs)
+            rows.append(row)
     return pd.DataFrame(rows)

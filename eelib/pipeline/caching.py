@@ -80,7 +80,7 @@ def all_cached_evaluations(study: Study, contexts: list[tuple[str, str, float]])
 
 
 def cached_frame(study: Study, model: str, language: str, fraction: float) -> pd.DataFrame:
-    """One row a threshold and cache: metrics, `skipped` (share of layers), `changed` (share of tokens that differ from
+    """One row a threshold and cache, all of the first agent: metrics, `skipped` (share of layers), `changed` (share of tokens that differ from
     the uncached decoder's), `flops` a token, and `time_s` of the timed subset where it was measured."""
     rows = _all_predictions(study, model, language, fraction)
     layers = rows.loc[rows["criterion"] == "full", "exit_layers"].iloc[0][0]
@@ -132,14 +132,18 @@ def tradeoff_frame(rows: pd.DataFrame) -> pd.DataFrame:
     """`evaluation_frame` and `cached_frame` rows as the trade-off's curves: `criterion` says the method and its cache.
 
     "full" is the full model without a cache, "full, cached" with one; the others are "agent, <cache>", of which the
-    uncached and the propagating one have a point a threshold and the recomputing one a single point.
+    uncached and the propagating one have a point a threshold and the recomputing one a single point. The uncached one's
+    name says so where its scores are means over more agents than were timed.
     """
     rows = rows[~rows["label"].isin(["base", "plain", "full_cached"])]
     rows = rows[rows["cache"].isin(["none", "propagate", "recompute"]) & rows["time_s"].notna()].copy()
     agent, full = rows["criterion"] == "agent", rows["label"] == "full"
+    uncached = "uncached"
+    if (rows["agents"] > rows["timed_agents"]).any():
+        uncached += f" (scores: mean of {rows['agents'].max():.0f} agents, time: the first's)"
     rows["criterion"] = np.select(
         [agent, full & (rows["cache"] == "none")],
-        ["agent, " + rows["cache"].replace("none", "uncached"), "full"],
+        ["agent, " + rows["cache"].replace("none", uncached), "full"],
         "full, cached",
     )
     return rows

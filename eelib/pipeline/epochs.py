@@ -10,7 +10,7 @@ from eelib.evaluation.sweep import predictions, summarise
 from eelib.models.loading import fingerprint, load_model, load_tokenizer
 from eelib.models.parts import take_apart
 from eelib.pipeline.corpora import corpus, files_of
-from eelib.pipeline.fixed_exits import fixed_settings
+from eelib.pipeline.fixed_exits import layer_settings
 from eelib.pipeline.models import device, fine_tuned
 from eelib.pipeline.parallel import side_by_side
 from eelib.pipeline.study import Study
@@ -24,7 +24,7 @@ def setting(study: Study) -> tuple[str, str]:
 
 
 def snapshot_predictions(study: Study, step: int) -> Artifact:
-    """Completions from every exit point and the last layer of the model after `step` steps, 0 for the base: `predictions.parquet`."""
+    """Completions from every layer of the model after `step` steps, 0 for the base: `predictions.parquet`."""
     model, language = setting(study)
     data, tuned = corpus(study, language), fine_tuned(study, model, language)
     config = study.profile.epoch_study
@@ -45,7 +45,7 @@ def snapshot_predictions(study: Study, step: int) -> Artifact:
         context = replace(study.profile.context, max_tokens=longest, new_tokens=config.new_tokens)
         files = files_of(data, "test")
         samples, _ = evaluation_samples(files, tokenizer, config.context_fraction, config.samples, context)
-        rows = predictions(parts, tokenizer, samples, fixed_settings(parts), config.new_tokens)
+        rows = predictions(parts, tokenizer, samples, layer_settings(parts), config.new_tokens)
         rows.to_parquet(folder / "predictions.parquet", index=False)
 
     return study.stage(stage, "02", decode)
@@ -67,7 +67,7 @@ def all_snapshots(study: Study) -> list[Artifact]:
 
 
 def epoch_frame(study: Study) -> pd.DataFrame:
-    """Metrics by exit layer: `epoch` (passes over the training files, "base" for none), `step`, `layer`, and `summarise`'s."""
+    """Metrics by layer: `epoch` (passes over the training files, "base" for none), `step`, `layer`, and `summarise`'s."""
     model, language = setting(study)
     log = pd.read_parquet(fine_tuned(study, model, language).path / "log.parquet").set_index("step")
     frames = []

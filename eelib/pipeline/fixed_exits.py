@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from eelib.data.samples import Sample, evaluation_samples
-from eelib.decoding.criteria import FixedLayer
+from eelib.decoding.criteria import FixedLayer, FullDepth
 from eelib.evaluation.energy import EnergyMonitor
 from eelib.evaluation.statistics import bootstrap_interval, paired_difference
 from eelib.evaluation.sweep import Setting, predictions, summarise, summarise_timings, timings
@@ -64,27 +64,29 @@ def layer_accuracy(study: Study, model: str, language: str, kind: str) -> Artifa
 
 
 def fixed_exits(study: Study, model: str, language: str) -> Artifact:
-    """Predictions when always leaving at one layer: `predictions.parquet` (Figure 4.10)."""
+    """Predictions when always leaving at one layer, for every layer: `predictions.parquet` (Figure 4.10)."""
     stage, data = _fixed_exit_stage(study, "fixed_exits", model, language)
 
     def decode(folder: Path) -> None:
         parts, tokenizer = load_kind(study, model, language, "aggregated")
         samples = _samples(study, data, tokenizer)
-        rows = predictions(parts, tokenizer, samples, fixed_settings(parts), study.profile.context.new_tokens)
+        rows = predictions(parts, tokenizer, samples, layer_settings(parts), study.profile.context.new_tokens)
         rows.to_parquet(folder / "predictions.parquet", index=False)
 
     return study.stage(stage, "03", decode)
 
 
 def fixed_exit_timings(study: Study, model: str, language: str) -> Artifact:
-    """Time and energy of the same, one prompt at a time on a subset: `timings.parquet`."""
+    """Time and energy of the exit points and the last layer, one prompt at a time on a subset: `timings.parquet`."""
     stage, data = _fixed_exit_stage(study, "fixed_exit_timings", model, language)
 
     def measure(folder: Path) -> None:
         parts, tokenizer = load_kind(study, model, language, "aggregated")
         samples = _samples(study, data, tokenizer)[: study.profile.fixed_exits.timing_samples]
         new_tokens = study.profile.context.new_tokens
-        rows = timings(parts, samples, fixed_settings(parts), new_tokens, repeats=1, monitor=EnergyMonitor())
+        layers = [*parts.exit_points, parts.total_layers]
+        settings = [Setting("fixed", FixedLayer(layer), threshold=float(layer)) for layer in layers]
+        rows = timings(parts, samples, settings, new_tokens, repeats=1, monitor=EnergyMonitor())
         rows.to_parquet(folder / "timings.parquet", index=False)
 
     return study.stage(stage, "03", measure)
@@ -98,10 +100,10 @@ def _fixed_exit_stage(study: Study, what: str, model: str, language: str) -> tup
     return Stage(f"{what}/{model}-{language}", layer="evaluation", config=config, inputs=inputs), data
 
 
-def fixed_settings(parts: ModelParts) -> list[Setting]:
-    """Always leaving at one layer, for every exit point and the last."""
-    layers = [*parts.exit_points, parts.total_layers]
-    return [Setting("fixed", FixedLayer(layer), threshold=float(layer)) for layer in layers]
+def layer_settings(parts: ModelParts) -> list[Setting]:
+    """Always leaving at one layer, for every layer. Deeper ones do not run, so that agreement with the last is not known."""
+    layers = range(1, parts.total_layers + 1)
+    return [Setting("fixed", FullDepth(), threshold=float(layer), depth=layer) for layer in layers]
 
 
 def all_layer_accuracies(study: Study) -> list[Artifact]:
@@ -117,12 +119,15 @@ def all_fixed_exits(study: Study) -> list[Artifact]:
 
 
 def fixed_exit_frame(study: Study, model: str, language: str) -> pd.DataFrame:
-    """One row an exit layer: metrics over all samples, `time_s` and `energy_j` over the timed ones, `flops` a token."""
+    """One row a layer: metrics over all samples, `time_s` and `energy_j` over the timed ones, `flops` a token.
+
+    Time and energy are NaN at layers that are no exit points.
+    """
     artifact = fixed_exits(study, model, language)
     metrics = summarise(pd.read_parquet(artifact.path / "predictions.parquet"), language)
     timed = fixed_exit_timings(study, model, language)
     costs = summarise_timings(pd.read_parquet(timed.path / "timings.parquet"))
-    frame = metrics.merge(costs[["threshold", "seconds", "joules"]], on="threshold")
+    frame = metrics.merge(costs[["threshold", "seconds", "joules"]], on="threshold", how="left")
     frame["flops"] /= study.profile.context.new_tokens
     frame = frame.rename(columns={"threshold": "layer", "seconds": "time_s", "joules": "energy_j"})
     return frame.astype({"layer": int}).assign(model=model, language=language)

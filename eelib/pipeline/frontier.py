@@ -9,7 +9,6 @@ import torch
 from eelib.decoding.policy import ExitPolicy
 from eelib.evaluation.frontier import Curve, Frontier
 from eelib.pipeline.agents import agents, policy_of, read_rollouts, rollouts
-from eelib.pipeline.models import device
 from eelib.pipeline.study import Study
 from eelib.rl.rollouts import Rollouts
 from eelib.study.stages import Artifact, Stage
@@ -18,10 +17,10 @@ CONFIDENCE_POINTS = np.linspace(0.1, 0.9, 9)  # quantiles of the confidences at 
 
 
 def probabilities(recorded: Rollouts, policy: ExitPolicy, temperature: float) -> np.ndarray:
-    """(N, T, E) float32 probability of exiting at every recorded state."""
+    """(N, T, E) float32 probability of exiting at every recorded state, computed where the policy is."""
     chunks = np.array_split(recorded.states, max(1, len(recorded) // 64))
     found = [
-        policy.probability(torch.tensor(chunk, device=device()).flatten(0, -2).float(), temperature)
+        policy.probability(torch.tensor(chunk, device=policy.device).flatten(0, -2).float(), temperature)
         .cpu()
         .view(chunk.shape[:-1])
         for chunk in chunks
@@ -153,30 +152,29 @@ def recovered_frame(study: Study) -> pd.DataFrame:
 
 
 def calibration_frame(study: Study, model: str, language: str) -> pd.DataFrame:
-    """What a threshold promises and what it keeps, means over agents.
+    """What a threshold promises and what it keeps, over the tokens of all agents.
 
     Columns: `threshold`, `early` (share of tokens that leave before the last layer), `agreement_early` (of these with the
-    last layer; NaN if there are none), `over_random` (agreement of all tokens, less that of the same exits dealt out to tokens
-    at random).
+    last layer; NaN if there are none), `kept` (whether that is the threshold or more; missing if there are none),
+    `over_random` (agreement of all tokens, less that of the same exits dealt out to tokens at random).
     """
     recorded = unseen(study, model, language)
     frontier, rows = Frontier(recorded), []
     everyone = agent_scores(study, model, language, recorded)
     for threshold in study.profile.evaluation.thresholds:
-        early, agreement = [], []
-        for scores in everyone:
-            index = frontier.exits(scores, threshold)
-            left = index < len(recorded.exit_points)
-            matches = np.take_along_axis(frontier.correct, index[..., None], -1)[..., 0]
-            early.append(left.mean())
-            agreement.append(matches[left].mean() if left.any() else np.nan)
+        index = np.stack([frontier.exits(scores, threshold) for scores in everyone])
+        left = index < len(recorded.exit_points)
+        matches = np.take_along_axis(frontier.correct[None], index[..., None], -1)[..., 0]
         curves = [frontier.curve(scores, [threshold]) for scores in everyone]
+        agreement = matches[left].mean() if left.any() else np.nan
         rows.append(
             {
                 "threshold": threshold,
-                "early": np.mean(early),
-                "agreement_early": np.mean(agreement),
+                "early": left.mean(),
+                "agreement_early": agreement,
+                "kept": agreement >= threshold if left.any() else None,
                 "over_random": frontier.over_random(curves, everyone, [threshold]),
             }
         )
-    return pd.DataFrame(rows).assign(model=model, language=language)
+    frame = pd.DataFrame(rows).astype({"kept": "boolean"})
+    return frame.assign(model=model, language=language)

@@ -24,26 +24,30 @@ MOST_STATES = 5_000
 def observation_cost(study: Study, model: str, language: str) -> Artifact:
     """Time and energy of making each candidate from a state that is there, and of one layer beside: `costs.parquet`."""
     tuned = fine_tuned(study, model, language)
-    count = min(study.profile.evaluation.decisions, MOST_STATES)
+    count, context = min(study.profile.evaluation.decisions, MOST_STATES), study.profile.context.max_tokens
     stage = Stage(
         f"observation_cost/{model}-{language}",
         layer="evaluation",
-        config={"count": count, "dtype": study.profile.dtype},
+        config={"count": count, "context": context, "dtype": study.profile.dtype},
         inputs=(tuned,),
     )
 
     def measure(folder: Path) -> None:
         parts, _ = load_kind(study, model, language, "aggregated")
-        table = costs(candidates(parts), parts.width, count, EnergyMonitor(), parts.device, study.dtype)
+        methods = candidates(parts, context)
+        table = costs(methods, parts.width, count, EnergyMonitor(), parts.device, study.dtype)
         table.to_parquet(folder / "costs.parquet", index=False)
 
     return study.stage(stage, "04", measure)
 
 
-def candidates(parts: ModelParts) -> dict[str, Callable[[Tensor], object]]:
-    """How each candidate of Table 5.1 is made from a (1, D) state; the names are the thesis's."""
-    cache = KeyValueCache(parts, 1, parts.max_positions)
-    layer, context = parts.fused.layers[0], parts.max_positions // 2
+def candidates(parts: ModelParts, context: int) -> dict[str, Callable[[Tensor], object]]:
+    """How each candidate of Table 5.1 is made from a (1, D) state; the names are the thesis's.
+
+    The layer beside them attends to `context` cached positions and its own.
+    """
+    cache = KeyValueCache(parts, 1, context + 1)
+    layer = parts.fused.layers[0]
     rotation = parts.fused.rotation(torch.tensor([[context]], device=parts.device))
 
     def one_layer(state: Tensor) -> Tensor:
@@ -62,7 +66,11 @@ def candidates(parts: ModelParts) -> dict[str, Callable[[Tensor], object]]:
 
 
 def observation_frame(study: Study, model: str, language: str) -> pd.DataFrame:
-    """Table 5.1: the thesis's judgement of each candidate, and the `microseconds` and share of a layer it takes here."""
+    """Table 5.1: the thesis's judgement of each candidate, and what it takes here.
+
+    Columns: `microseconds`; `of_a_layer`, the share of a decoder layer that attends to `cached_positions`, the longest
+    context of the profile.
+    """
     measured = pd.read_parquet(observation_cost(study, model, language).path / "costs.parquet")
     measured = measured.set_index("method")
     # A candidate that is there already costs what calling an empty function does, give or take the timer.
@@ -70,4 +78,4 @@ def observation_frame(study: Study, model: str, language: str) -> pd.DataFrame:
     printed = thesis_numbers.load("table_5_1")
     frame = printed.join(measured, on="observation")
     frame["of_a_layer"] = frame["microseconds"] / measured.loc[LAYER, "microseconds"]
-    return frame.assign(model=model)
+    return frame.assign(cached_positions=study.profile.context.max_tokens, model=model)

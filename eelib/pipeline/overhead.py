@@ -19,6 +19,17 @@ from eelib.pipeline.results import agent_settings, chosen_samples, decoding_stag
 from eelib.pipeline.study import Study
 from eelib.study.stages import Artifact, Stage
 
+THESIS_CONTEXTS = (0.2, 0.5)  # of Figure 6.12
+
+
+def thesis_contexts(study: Study) -> dict[float, list[float]]:
+    """The timed context fractions that stand for those of Figure 6.12, each with the thesis's that it is nearest to."""
+    timed, drawn = study.profile.evaluation.timed_fractions, {}
+    for wanted in THESIS_CONTEXTS:
+        nearest = min(timed, key=lambda fraction: abs(fraction - wanted))
+        drawn.setdefault(nearest, []).append(wanted)
+    return drawn
+
 
 def overhead(study: Study, model: str, language: str, fraction: float) -> Artifact:
     """The agent's share of time and energy: `overhead.parquet` (Figure 6.12).
@@ -34,26 +45,29 @@ def overhead(study: Study, model: str, language: str, fraction: float) -> Artifa
     def measure(folder: Path) -> None:
         parts, tokenizer = load_kind(study, model, language, "aggregated")
         samples, _ = chosen_samples(study, language, tokenizer, fraction, config.timing_samples)
-        new_tokens, monitor = study.profile.context.new_tokens, EnergyMonitor()
+        new_tokens = study.profile.context.new_tokens
         never = Agent(policy_of(study, model, language, 0), 1.0)
-        references = [
+        settings = [
             Setting(name, rule, cache=cache)
             for cache in (CacheMode.NONE, CacheMode.PROPAGATE)
             for name, rule in (("full", FullDepth()), ("never", never))
         ]
-        frames = []
-        for sample in samples:
-            settings, decisions = list(references), {}
-            for setting in agent_settings(study, model, language, [0]):
-                trace = generate(parts, sample.context, new_tokens, setting.rule).exit_layers
-                decisions[setting.threshold] = sum(
-                    point <= layer for layer in trace for point in parts.exit_points
-                )
-                settings += [setting, Setting("scripted", Scripted([trace]), setting.threshold)]
-            timed = timings(parts, [sample], settings, new_tokens, config.timing_repeats, monitor)
-            timed["decisions"] = timed["threshold"].map(decisions)
-            frames.append(timed)
-        pd.concat(frames).to_parquet(folder / "overhead.parquet", index=False)
+        decisions: dict[tuple[float, str], int] = {}
+        for setting in agent_settings(study, model, language, [0]):
+            traces = {
+                sample.id: generate(parts, sample.context, new_tokens, setting.rule).exit_layers
+                for sample in samples
+            }
+            for sample, trace in traces.items():
+                passed = sum(point <= layer for layer in trace for point in parts.exit_points)
+                decisions[setting.threshold, sample] = passed
+            replay = {sample: Scripted([trace]) for sample, trace in traces.items()}
+            settings += [setting, Setting("scripted", replay, setting.threshold)]
+        rows = timings(parts, samples, settings, new_tokens, config.timing_repeats, EnergyMonitor())
+        rows["decisions"] = [
+            decisions.get(key) for key in zip(rows["threshold"], rows["sample"], strict=True)
+        ]
+        rows.to_parquet(folder / "overhead.parquet", index=False)
 
     return study.stage(stage, "06", measure)
 
@@ -62,7 +76,8 @@ def overhead_frame(study: Study, model: str, language: str, fraction: float) -> 
     """`threshold`, and the agent's cost as shares of the full model's and of the early-exit model's time and energy.
 
     `windows_of_exit_time` is the same share of the early-exit model's time by another measure: the number of decisions
-    times what one takes alone (`decision_cost`), as one gets by windows around decisions.
+    times what one takes alone (`decision_cost`), as one gets by windows around decisions. `thesis_context` is what the
+    context fraction stands for in Figure 6.12, as text.
     """
     rows = pd.read_parquet(overhead(study, model, language, fraction).path / "overhead.parquet")
     uncached = rows[rows["cache"] == "none"]
@@ -84,7 +99,10 @@ def overhead_frame(study: Study, model: str, language: str, fraction: float) -> 
             entry[f"of_full_{name}"] = difference / full[column]
             entry[f"of_exit_{name}"] = difference / with_agent[column]
         table.append(entry)
-    return pd.DataFrame(table).assign(model=model, language=language, context_fraction=fraction)
+    stands_for = " and ".join(f"{wanted:.0%}" for wanted in thesis_contexts(study)[fraction])
+    return pd.DataFrame(table).assign(
+        model=model, language=language, context_fraction=fraction, thesis_context=stands_for
+    )
 
 
 def never_frame(study: Study, model: str, language: str, fraction: float) -> pd.DataFrame:
@@ -125,13 +143,17 @@ def decision_cost(study: Study, model: str, language: str) -> Artifact:
 def decision_methods(
     parts: ModelParts, study: Study, model: str, language: str
 ) -> dict[str, Callable[[Tensor], bool]]:
-    """How long a decision takes is measured as the decoder takes it: on one (1, D) state, up to a Python bool."""
+    """How long a decision takes is measured as the decoder takes it: on one (1, D) state, up to a Python bool.
+
+    "agent" decides by its margin, as it does here; the others are the three of Figure 6.13, each ending in a softmax
+    (Section 6.4.3).
+    """
     policy = policy_of(study, model, language, 0)
     classifier = nn.Linear(parts.width, 2).to(parts.device, study.dtype)
 
     return {
         "agent": lambda state: bool(policy.margin(state) > 1.0),
-        "agent with softmax": lambda state: bool(policy.probability(state) > 0.9),
+        "agent with softmax": lambda state: bool(policy.logits(state).softmax(-1)[0, 1] > 0.9),
         "linear classifier": lambda state: bool(classifier(state).softmax(-1)[0, 1] > 0.9),
         "norm + head + softmax": lambda state: bool(parts.logits(state).softmax(-1).amax() > 0.9),
     }

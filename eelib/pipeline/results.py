@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
@@ -245,7 +246,8 @@ def evaluation_frame(study: Study, model: str, language: str, fraction: float) -
 
     `label` is "base", "plain", "full", "full_cached" (time only differs) or the threshold. Metrics of a threshold are means over
     agents, with `<metric>_spread`, their standard deviation, beside ROUGE-L and mean layers; time and energy are of the
-    first agent, over the timed subset. What was not measured is NaN.
+    first agent, over the timed subset. `agents` and `timed_agents` count both, NaN for the full models. What was not
+    measured is NaN.
     """
     rows = evaluation_rows(study, model, language, fraction)
     metrics = summarise(rows, language, KEYS)
@@ -253,6 +255,7 @@ def evaluation_frame(study: Study, model: str, language: str, fraction: float) -
     means = groups.mean(numeric_only=True).drop(columns="seed")
     for column in ("rouge_l", "mean_layers", "agreement"):
         means[f"{column}_spread"] = groups[column].std()
+    means["agents"] = groups["seed"].nunique()
     means = means.reset_index()
     means["cache"] = "none"
     cached = means[(means["kind"] == "aggregated") & (means["criterion"] == "full")].assign(cache="propagate")
@@ -265,6 +268,9 @@ def evaluation_frame(study: Study, model: str, language: str, fraction: float) -
         frame = frame.merge(costs.drop(columns="seed"), on=keys, how="left")
     else:
         frame[["seconds", "joules", "throughput"]] = math.nan
+    of_agents = frame["criterion"] == "agent"
+    frame["agents"] = frame["agents"].where(of_agents)
+    frame["timed_agents"] = np.where(of_agents & frame["seconds"].notna(), 1.0, math.nan)
     frame["flops"] /= study.profile.context.new_tokens
     frame["energy_wh"] = frame["joules"] / WATT_HOUR
     frame["label"] = [_label(row) for row in frame.itertuples()]

@@ -239,7 +239,8 @@ def layer_accuracy(frame: pd.DataFrame, exit_points: dict[str, list[int]]) -> Fi
 def fixed_exit_metrics(frame: pd.DataFrame) -> Figure:
     """Fig. 4.10: metrics, time and energy over all samples when always leaving at one layer, a line a model.
 
-    Where no energy was measured its panel shows FLOPs a token, and says so.
+    Where no energy was measured its panel shows FLOPs a token, and says so. A panel has the layers that are not NaN,
+    and says so where these are not all.
 
     Args:
         frame: one row a model x layer of one corpus: `model`, `language`, `layer` (1..L), `rouge_l`,
@@ -282,9 +283,9 @@ def fixed_exit_metrics(frame: pd.DataFrame) -> Figure:
     figure, axes = new_figure(2, 3, (3.2, 2.4))
     for ax, (column, name, unit) in zip(axes.flat, panels, strict=True):
         for model, rows in frame.groupby("model"):
-            rows = rows.sort_values("layer")
-            curve(ax, rows["layer"], rows[column] / unit, colours[model], f"{model}, {LANGUAGES[language]}")
-        label(ax, name, "exit layer")
+            known = rows.dropna(subset=column).sort_values("layer")
+            curve(ax, known["layer"], known[column] / unit, colours[model], f"{model}, {LANGUAGES[language]}")
+        label(ax, name, "exit layer" if frame[column].notna().all() else "exit layer (exit points alone)")
         layer_axis(ax, frame["layer"].max())
         ax.set_ylim(bottom=0)
     outside_legend(figure, entries_of(axes[0, 0]))

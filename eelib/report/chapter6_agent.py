@@ -1,5 +1,7 @@
 """Figures 6.2 to 6.4, 6.12 and 6.13: how the agent learns, where it exits, and what its decisions cost."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
@@ -21,6 +23,7 @@ from eelib.report.figures import (
     need,
     new_figure,
     note,
+    only,
     outside_legend,
 )
 from eelib.study.errors import InputError
@@ -75,23 +78,27 @@ def reward_curves(frame: pd.DataFrame) -> Figure:
 
 
 def optimal_exits(frame: pd.DataFrame) -> Figure:
-    """Fig. 6.3: how often each layer was the optimal exit of a token met in training; a row a corpus.
+    """Fig. 6.3: how often each layer was the optimal exit in training; two rows a corpus.
+
+    The thesis's figure counts decisions (its bars add up to the steps of its training): a token counts once for
+    every decision on it, so that tokens that need many count more. Below stand the tokens, each once.
 
     Args:
-        frame: `model`, `language`, `layer` (1..L), `count` (tokens).
+        frame: `model`, `language`, `layer` (1..L), `decisions`, `tokens`.
     """
-    need(frame, ["model", "language", "layer", "count"], "The optimal exits")
+    need(frame, ["model", "language", "layer", "decisions", "tokens"], "The optimal exits")
     models, languages = sorted(frame["model"].unique()), sorted(frame["language"].unique())
     colours = model_colours(models)
-    figure, axes = new_figure(len(languages), len(models), (4.3, 2.5))
-    for row, language in enumerate(languages):
+    counts = {"decisions": "decisions in training", "tokens": "tokens recorded"}
+    figure, axes = new_figure(len(counts) * len(languages), len(models), (4.3, 2.2))
+    for row, (language, (count, name)) in enumerate(itertools.product(languages, counts.items())):
         for column, model in enumerate(models):
             ax = axes[row, column]
             rows = frame[(frame["model"] == model) & (frame["language"] == language)]
-            ax.bar(rows["layer"], rows["count"], width=0.8, color=colours[model])
+            ax.bar(rows["layer"], rows[count], width=0.8, color=colours[model])
             ax.yaxis.set_major_formatter("{x:,.0f}")
             layer_axis(ax, frame.loc[frame["model"] == model, "layer"].max())
-            label(ax, f"{model}, {LANGUAGES[language]}", "optimal exit layer", "tokens")
+            label(ax, f"{model}, {LANGUAGES[language]}: {name}", "optimal exit layer", name.split()[0])
     return finished(figure)
 
 
@@ -186,6 +193,7 @@ def overhead(frame: pd.DataFrame) -> Figure:
 
     Args:
         frame: one row a setting of one corpus: `model`, `context_fraction` (a column of panels each),
+            `thesis_context` ("50%", what it stands for in the thesis's figure, said where it is another),
             `threshold`, and shares in [0, 1] `of_full_time`, `of_exit_time`, `of_full_energy`,
             `of_exit_energy`; the last two NaN where energy was not measured.
     """
@@ -196,7 +204,7 @@ def overhead(frame: pd.DataFrame) -> Figure:
         "of_full_time": ("time, of the full model's", style.BLUE, "--", "s"),
     }
     key = ["model", "context_fraction", "threshold"]
-    need(frame, [*key, *series], "The overhead")
+    need(frame, [*key, "thesis_context", *series], "The overhead")
     if frame.duplicated(key).any():
         raise InputError("The overhead needs one row a model, context and threshold; the frame has several.")
     measured = frame[["of_full_energy", "of_exit_energy"]].notna().any(axis=None)
@@ -216,7 +224,12 @@ def overhead(frame: pd.DataFrame) -> Figure:
             ax.set_xticks(range(len(thresholds)), [f"{threshold:g}" for threshold in thresholds])
             ax.set_xlim(-0.3, len(thresholds) - 0.7)
             ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-            title = f"{model}, context {context:.0%}" + ("" if measured else f"\n({style.NOT_MEASURED})")
+            title = f"{model}, context {context:.0%}"
+            thesis_context = only(rows, "thesis_context", "The overhead")
+            if thesis_context != f"{context:.0%}":
+                title += f" (the thesis: {thesis_context})"
+            if not measured:
+                title += f"\n({style.NOT_MEASURED})"
             label(ax, title, "threshold T", "overhead" if column == 0 else "")
     # A small overhead can be measured below zero; hiding that would hide the noise. All panels share the axis.
     axes[0, 0].set_ylim(bottom=min(0.0, 1.15 * np.nanmin(frame[list(series)].to_numpy())))

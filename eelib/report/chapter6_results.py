@@ -68,7 +68,8 @@ def results_by_threshold(*sweeps: pd.DataFrame) -> Figure:
             `rouge_l`, `bleu` in [0, 1], with `<metric>_low` and `<metric>_high` drawn as error bars where
             they are columns; `energy_wh` and `time_s` (all samples; energy NaN when not measured),
             `throughput` (tokens a second), `mean_layers` (1..L), and `flops` (a token) when energy was not
-            measured.
+            measured. Where `agents` of a threshold are more than its `timed_agents`, the figure says what is
+            of which.
     """
     if not sweeps:
         raise InputError("The results by threshold need at least one sweep.")
@@ -100,7 +101,7 @@ def _draw_sweep(metrics_ax: Axes, resource_axes: list[Axes], sweep: pd.DataFrame
     label(
         metrics_ax,
         f"{model}, {LANGUAGES[language]}, context {context:.0%}\n(a) accuracy metrics",
-        "",
+        _of_which_agents(sweep),
         "score",
     )
     fills = [REFERENCES[text][1] if text in REFERENCES else model_colours([model])[model] for text in order]
@@ -115,6 +116,16 @@ def _draw_sweep(metrics_ax: Axes, resource_axes: list[Axes], sweep: pd.DataFrame
         ax.set_title(f"(b) {name}" if k == 0 else name, fontsize=style.NORMAL, loc="left")
     if not measured:
         resource_axes[0].set_title(f"(b) {style.NOT_MEASURED}\ntime [s]", fontsize=style.NORMAL, loc="left")
+
+
+def _of_which_agents(sweep: pd.DataFrame) -> str:
+    """What is a mean over agents and what is the first one's, where they differ."""
+    if "agents" not in sweep or not (sweep["agents"] > sweep["timed_agents"]).any():
+        return ""
+    return (
+        f"of a threshold: scores, layers and FLOPs are means over {sweep['agents'].max():.0f} agents,\n"
+        "time, energy and throughput are the first agent's"
+    )
 
 
 def chrf_levenshtein(frame: pd.DataFrame) -> Figure:

@@ -59,11 +59,12 @@ class NoisyStates(VecEnvWrapper):
 
 
 class EpisodeLog(BaseCallback):
-    """Collects mean step reward and length of every finished episode, and shows progress."""
+    """Collects mean step reward, length and optimal exits of every finished episode, and shows progress."""
 
-    def __init__(self, progress: tqdm):
+    def __init__(self, progress: tqdm, stops: np.ndarray):
         super().__init__()
         self.progress = progress
+        self.columns = [f"optimal_{layer}" for layer in stops]
         self.rows: list[dict[str, float]] = []
 
     def _on_step(self) -> bool:
@@ -76,6 +77,7 @@ class EpisodeLog(BaseCallback):
                         "reward": info["episode"]["r"],
                         "length": info["episode"]["l"],
                     }
+                    | dict(zip(self.columns, info["episode"]["optimal"], strict=True))
                 )
         return True
 
@@ -104,7 +106,8 @@ def train_agent(
     Returns
     -------
     The policy, and a log with one row a finished episode: `episode`, `steps` (so far), `reward` (mean per step),
-    `length` (decisions).
+    `length` (decisions), and `optimal_<layer>` for each exit point and L, the decisions of these on tokens whose optimal exit
+    it is.
     """
     mean, deviation = rollouts.moments()
     deviation = np.where(deviation > 1e-6, deviation, np.float32(1))  # a constant coordinate is left alone
@@ -114,7 +117,7 @@ def train_agent(
     if config.observation_noise:
         env = NoisyStates(env, np.float32(config.observation_noise) * deviation, seed)
     progress = tqdm(total=config.steps, desc=f"PPO, seed {seed}", unit="step", unit_scale=True, leave=False)
-    log = EpisodeLog(progress)
+    log = EpisodeLog(progress, rollouts.stops)
     agent = PPO(
         "MlpPolicy",
         env,
@@ -139,7 +142,7 @@ def train_agent(
     )
     agent.learn(config.steps, callback=log, tb_log_name=f"seed{seed}")
     progress.close()
-    rows = pd.DataFrame(log.rows, columns=["steps", "reward", "length"])
+    rows = pd.DataFrame(log.rows, columns=["steps", "reward", "length", *log.columns])
     rows.insert(0, "episode", np.arange(1, len(rows) + 1))
     return export(agent, model), rows
 

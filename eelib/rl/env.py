@@ -91,7 +91,8 @@ class RolloutVecEnv(VecEnv):
     """The same environment, `n` episodes side by side over recorded rollouts, each step one array operation.
 
     Environment i draws its prompts as an `EarlyExitEnv` seeded with `seed + i` does. A finished episode restarts within
-    the step, its last observation in `info["terminal_observation"]` and its mean reward per step in `info["episode"]`.
+    the step, its last observation in `info["terminal_observation"]` and its mean reward per step in `info["episode"]`, where
+    "optimal" counts its decisions by the optimal exit of the token they were on, (E + 1,) int64.
     """
 
     render_mode = None
@@ -110,10 +111,11 @@ class RolloutVecEnv(VecEnv):
         self.layers = np.array([*rollouts.exit_points, rollouts.total_layers])
         self.longest = rollouts.total_layers - rollouts.exit_points[0]
         self.correct = rollouts.correct
-        self.optimal = rollouts.optimal_exits
+        self.optimal = optimal_index(self.correct)
         self.rngs = [gymnasium.utils.seeding.np_random(seed + i)[0] for i in range(n)]
         self.prompt, self.token, self.point = (np.zeros(n, dtype=np.int64) for _ in range(3))
-        self.total, self.length = np.zeros(n), np.zeros(n, dtype=np.int64)
+        self.total = np.zeros(n)
+        self.met = np.zeros((n, len(self.layers)), dtype=np.int64)
         width = rollouts.states.shape[-1]
         super().__init__(
             n, gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32), gymnasium.spaces.Discrete(2)
@@ -123,7 +125,7 @@ class RolloutVecEnv(VecEnv):
         for row in rows:
             self.prompt[row] = self.rngs[row].integers(len(self.rollouts))
         self.token[rows], self.point[rows] = 0, 0
-        self.total[rows], self.length[rows] = 0.0, 0
+        self.total[rows], self.met[rows] = 0.0, 0
 
     def _observations(self) -> np.ndarray:
         states = self.rollouts.states[self.prompt, self.token, self.point]
@@ -138,7 +140,8 @@ class RolloutVecEnv(VecEnv):
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict]]:
         layer, following = self.layers[self.point], self.layers[self.point + 1]
-        optimal = self.optimal[self.prompt, self.token]
+        optimal_at = self.optimal[self.prompt, self.token]
+        optimal = self.layers[optimal_at]
         correct = self.correct[self.prompt, self.token, self.point]
         exits = self.actions == EXIT
         rewards = np.where(
@@ -147,7 +150,7 @@ class RolloutVecEnv(VecEnv):
             self.reward.proceed(layer, optimal, following, self.coefficients, self.longest),
         )
         self.total += rewards
-        self.length += 1
+        self.met[np.arange(self.num_envs), optimal_at] += 1
         finished = exits | (self.point + 1 == len(self.rollouts.exit_points))
         self.token = np.where(finished, self.token + 1, self.token)
         self.point = np.where(finished, 0, self.point + 1)
@@ -157,10 +160,12 @@ class RolloutVecEnv(VecEnv):
             infos[row]["terminal_observation"] = self.rollouts.states[self.prompt[row], -1, 0].astype(
                 np.float32
             )
+            length = int(self.met[row].sum())
             infos[row]["episode"] = {
-                "r": self.total[row] / self.length[row],
-                "l": int(self.length[row]),
+                "r": self.total[row] / length,
+                "l": length,
                 "t": 0.0,
+                "optimal": self.met[row].copy(),
             }
         self._begin(np.flatnonzero(done))
         return self._observations(), rewards.astype(np.float32), done, infos
