@@ -173,8 +173,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--profile",
         default="laptop",
-        help="ci: seconds, random models; laptop: two CPU cores, pico models (default); gpu: one GPU, no hub; "
-        "paper: OPT-2.7B and Llama-3.2-3B from the hub",
+        help="ci: minutes, random models; laptop: two CPU cores, SmolLM2-135M and opt-pico (default); smollm: SmolLM2-135M at "
+        "full scale, hours; gpu: one GPU, no hub; paper: OPT-2.7B and Llama-3.2-3B from the hub",
     )
     parser.add_argument("--from", dest="first", metavar="NN", help="start at this notebook, e.g. 04")
     parser.add_argument("--only", metavar="NN", help="run this notebook alone, e.g. 05")
