@@ -55,13 +55,14 @@ def predictions(
     new_tokens: int,
     batch_size: int = 64,
 ) -> pd.DataFrame:
-    """Decode every sample in every setting, in batches that share their prefill.
+    """Decode every sample in every setting, in batches that share their prefill: at most `new_tokens` tokens, up to the
+    tokenizer's end token.
 
     Returns
     -------
-    One row a sample x setting: `KEYS`, `sample`, `prompt_tokens`, `prediction` and `reference` (text), `tokens`,
-    `exit_layers` and `agrees` (lists with one entry a token; the last says whether the token is the one that the last
-    layer predicts after the same prefix), `token_accuracy`, `flops`.
+    One row a sample x setting: `KEYS`, `sample`, `prompt_tokens`, `prediction` and `reference` (text without special
+    tokens), `tokens`, `exit_layers` and `agrees` (lists with one entry a token, the end token's included; the last says
+    whether the token is the one that the last layer predicts after the same prefix), `token_accuracy`, `flops`.
     """
     rows = []
     starts = range(0, len(samples), batch_size)
@@ -81,16 +82,16 @@ def predictions(
 
             # Where deeper layers do not run on from a stopped row's own states, agreement is not known.
             observe = keep_last if setting.cache.exact else None
-            generations = decoder.decode(setting.rule, setting.cache, observe)
+            generations = decoder.decode(setting.rule, setting.cache, observe, tokenizer.eos_token_id)
             for row, (sample, generation) in enumerate(zip(batch, generations, strict=True)):
-                agrees = np.array(generation.tokens) == last[row].numpy()
+                agrees = np.array(generation.tokens) == last[row, : len(generation.tokens)].numpy()
                 rows.append(
                     setting.keys
                     | {
                         "sample": sample.id,
                         "prompt_tokens": len(sample.context),
-                        "prediction": tokenizer.decode(generation.tokens).strip(),
-                        "reference": tokenizer.decode(sample.reference).strip(),
+                        "prediction": tokenizer.decode(generation.tokens, skip_special_tokens=True).strip(),
+                        "reference": tokenizer.decode(sample.reference, skip_special_tokens=True).strip(),
                         "tokens": generation.tokens,
                         "exit_layers": generation.exit_layers,
                         "agrees": agrees.tolist() if observe else [],
@@ -114,19 +115,24 @@ def timings(
     new_tokens: int,
     repeats: int,
     monitor: EnergyMonitor,
+    end: int | None = None,
 ) -> pd.DataFrame:
     """Time and energy of decoding one prompt at a time, settings interleaved so that drift hits all alike.
 
+    Parameters
+    ----------
+    end: the token id that ends a completion before it has `new_tokens` tokens.
+
     Returns
     -------
-    One row a repeat x sample x setting: `KEYS`, `repeat`, `sample`, `tokens`, `seconds`, `joules` (NaN when not
-    measured), `energy_source`. What is not recorded warms up: one setting of each criterion and cache.
+    One row a repeat x sample x setting: `KEYS`, `repeat`, `sample`, `tokens` (how many were generated), `seconds`, `joules`
+    (NaN when not measured), `energy_source`. What is not recorded warms up: one setting of each criterion and cache.
 
     NVML's counter advances about every 100 ms, more than a short completion takes. With it, energy is measured in further
     passes, a window a setting over all repeats and samples, of which each row gets its share.
     """
     for setting in {(setting.criterion, setting.cache): setting for setting in settings}.values():
-        generate(parts, samples[0].context, new_tokens, setting.rule, setting.cache)
+        generate(parts, samples[0].context, new_tokens, setting.rule, setting.cache, end)
     rows = []
     progress = tqdm(total=repeats * len(samples), desc="timing one by one", unit="prompt", leave=False)
     for repeat in range(repeats):
@@ -134,13 +140,13 @@ def timings(
             progress.update()
             for setting in settings:
                 with monitor.measure() as measured:
-                    generate(parts, sample.context, new_tokens, setting.rule, setting.cache)
+                    generation = generate(parts, sample.context, new_tokens, setting.rule, setting.cache, end)
                 rows.append(
                     setting.keys
                     | {
                         "repeat": repeat,
                         "sample": sample.id,
-                        "tokens": new_tokens,
+                        "tokens": len(generation.tokens),
                         "seconds": measured.seconds,
                         "joules": measured.joules,
                         "energy_source": measured.source,
@@ -153,7 +159,7 @@ def timings(
             with monitor.measure() as measured:
                 for _ in range(repeats):
                     for sample in samples:
-                        generate(parts, sample.context, new_tokens, setting.rule, setting.cache)
+                        generate(parts, sample.context, new_tokens, setting.rule, setting.cache, end)
             own = frame.index[place :: len(settings)]  # settings take turns
             frame.loc[own, "joules"] = measured.joules / (repeats * len(samples))
             frame.loc[own, "energy_source"] = measured.source
@@ -163,20 +169,21 @@ def timings(
 def summarise(rows: pd.DataFrame, language: str, by: Sequence[str] = KEYS) -> pd.DataFrame:
     """Corpus-level metrics of `predictions` rows, one row a group of `by`.
 
-    Adds the metrics of `corpus_metrics`, `token_accuracy`, `mean_layers`, `agreement` (NaN where unknown), `flops` (mean a
-    sample) and `samples`.
+    Adds the metrics of `corpus_metrics`, `token_accuracy`, `mean_layers`, `agreement` (NaN where unknown) and `flops`, all
+    three of a token, and `samples`.
     """
     table = []
     for values, group in rows.groupby(list(by), dropna=False, sort=False):
         agrees = np.concatenate(group["agrees"].to_numpy())
+        layers = np.concatenate(group["exit_layers"].to_numpy())
         table.append(
             dict(zip(by, values, strict=True))
             | corpus_metrics(group["prediction"].tolist(), group["reference"].tolist(), language)
             | {
                 "token_accuracy": group["token_accuracy"].mean(),
-                "mean_layers": np.concatenate(group["exit_layers"].to_numpy()).mean(),
+                "mean_layers": layers.mean(),
                 "agreement": agrees.mean() if len(agrees) else math.nan,
-                "flops": group["flops"].mean(),
+                "flops": group["flops"].sum() / len(layers),
             }
         )
     return pd.DataFrame(table)

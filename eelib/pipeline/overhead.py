@@ -35,6 +35,7 @@ def overhead(study: Study, model: str, language: str, fraction: float) -> Artifa
         parts, tokenizer = load_kind(study, model, language, "aggregated")
         samples, _ = chosen_samples(study, language, tokenizer, fraction, config.timing_samples)
         new_tokens, monitor = study.profile.context.new_tokens, EnergyMonitor()
+        end = tokenizer.eos_token_id
         never = Agent(policy_of(study, model, language, 0), 1.0)
         references = [
             Setting(name, rule, cache=cache)
@@ -45,12 +46,12 @@ def overhead(study: Study, model: str, language: str, fraction: float) -> Artifa
         for sample in samples:
             settings, decisions = list(references), {}
             for setting in agent_settings(study, model, language, [0]):
-                trace = generate(parts, sample.context, new_tokens, setting.rule).exit_layers
+                trace = generate(parts, sample.context, new_tokens, setting.rule, end=end).exit_layers
                 decisions[setting.threshold] = sum(
                     point <= layer for layer in trace for point in parts.exit_points
                 )
                 settings += [setting, Setting("scripted", Scripted([trace]), setting.threshold)]
-            timed = timings(parts, [sample], settings, new_tokens, config.timing_repeats, monitor)
+            timed = timings(parts, [sample], settings, new_tokens, config.timing_repeats, monitor, end)
             timed["decisions"] = timed["threshold"].map(decisions)
             frames.append(timed)
         pd.concat(frames).to_parquet(folder / "overhead.parquet", index=False)

@@ -129,6 +129,8 @@ def record(
 ) -> Rollouts:
     """Let the full model complete the prompts greedily and keep its states at the exit points.
 
+    Every completion has `new_tokens` tokens: it runs on after an end token, so that all episodes have one length.
+
     Parameters
     ----------
     dtype: of the states, "float32" or "float16".
