@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 import torch
 from conftest import tiny_model
+from replay import ReplayMonitor
 
 from eelib.data.samples import Sample
 from eelib.decoding.criteria import FixedLayer, FullDepth
 from eelib.decoding.generate import generate
-from eelib.evaluation.energy import ReplayMonitor
 from eelib.evaluation.flops import generation_flops
 from eelib.evaluation.sweep import Setting, predictions, summarise, summarise_timings, timings
 from eelib.models.parts import take_apart

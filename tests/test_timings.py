@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 import torch
+from replay import ReplayMonitor
 
 from eelib.data.samples import Sample
 from eelib.decoding.criteria import FixedLayer, FullDepth
 from eelib.evaluation import nvml
-from eelib.evaluation.energy import ReplayMonitor
 from eelib.evaluation.sweep import Setting, summarise_timings, timings
 
 SETTINGS = [Setting("full", FullDepth()), Setting("fixed", FixedLayer(4), 4.0)]
