@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from replay import ReplayMonitor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from eelib.data.samples import Sample
 from eelib.decoding.cache import KeyValueCache
 from eelib.decoding.criteria import FixedLayer
 from eelib.decoding.policy import ExitPolicy
-from eelib.evaluation.energy import ReplayMonitor
 from eelib.evaluation.sweep import Setting
 from eelib.pipeline import agents, caching, frontier, observations, overhead, results
 from eelib.pipeline.frontier import probabilities
@@ -144,7 +144,7 @@ def test_overhead_has_one_energy_window_a_setting(parts, prompts, monkeypatch, t
     early = Setting("agent", FixedLayer(6), 0.9, 0)
     monitor = ReplayMonitor([(1.0, np.nan)] * 12 + [(2.0, float(place)) for place in range(6)])
     for name, value in {
-        "load_kind": (parts, None),
+        "load_kind": (parts, SimpleNamespace(eos_token_id=None)),
         "chosen_samples": (samples, 0),
         "policy_of": ExitPolicy([torch.zeros(2, parts.width)], [torch.zeros(2)], "fingerprint"),
         "agent_settings": [early],

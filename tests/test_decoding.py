@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import VOCABULARY, tiny_model
+from conftest import tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -153,6 +153,27 @@ def test_a_batch_equals_one_prompt_at_a_time(parts, prompts, mode):
         assert decoder.decode(criterion, mode) == one_by_one
         left_at.update(layer for result in one_by_one for layer in result.exit_layers)
     assert left_at == {*parts.exit_points, parts.total_layers}  # the comparison met every exit
+
+
+@pytest.mark.parametrize("mode", list(CacheMode))
+def test_a_completion_stops_with_the_end_token(parts, prompts, mode):
+    prompts, lengths = prompts[:3], set()
+    decoder = BatchDecoder(parts, prompts, NEW)
+    end = decoder.decode(FixedLayer(6), mode)[0].tokens[2]
+    for criterion in (FixedLayer(6), Agent(random_policy(parts.width), 0.5)):
+        whole, ended = decoder.decode(criterion, mode), decoder.decode(criterion, mode, end=end)
+        assert ended == [generate(parts, prompt, NEW, criterion, mode, end) for prompt in prompts]
+        for full, result in zip(whole, ended, strict=True):
+            length = full.tokens.index(end) + 1 if end in full.tokens else NEW
+            assert (result.tokens, result.exit_layers) == (full.tokens[:length], full.exit_layers[:length])
+            lengths.add(length)
+    assert min(lengths) < NEW == max(lengths)  # some ended early, and some did not
+
+
+def test_layers_do_not_run_after_the_end_token(parts, prompts):
+    end = generate(parts, prompts[0], NEW, FixedLayer(6)).tokens[1]
+    calls = layer_calls(parts, lambda: generate(parts, prompts[0], NEW, FixedLayer(6), end=end))
+    assert calls[0] <= 2 < NEW
 
 
 def test_a_scripted_trace_replays_an_agent(parts, prompts):
@@ -316,4 +337,3 @@ def test_bad_input_is_one_sentence(parts):
         broken.model.embed_tokens.weight.fill_(math.nan)
     with pytest.raises(InputError, match="NaN"):
         generate(take_apart(broken), [3], 1, FullDepth())
-    assert VOCABULARY > 3

@@ -10,7 +10,7 @@ from zeus.monitor import ZeusMonitor
 from zeus.monitor.energy import Measurement as ZeusMeasurement
 
 from eelib.evaluation import energy
-from eelib.evaluation.energy import EnergyMonitor, ReplayMonitor
+from eelib.evaluation.energy import EnergyMonitor
 from eelib.study.errors import InputError
 
 
@@ -196,24 +196,10 @@ def test_gpus_before_volta_have_no_counter(monkeypatch, supported):
     assert reason is None if supported else "GPU 3 has no energy counter" in reason
 
 
-def test_replay_gives_readings_in_the_order_windows_end():
-    monitor = ReplayMonitor([(2.0, 10.0), (1.0, math.nan), (4.0, 8.0)])
-    with monitor.measure() as first:
-        pass
-    with monitor.measure() as second:
-        pass
-    assert (first.seconds, first.joules, first.source) == (2.0, 10.0, "nvml")
-    assert second.seconds == 1.0 and math.isnan(second.joules) and second.source == "none"
-    assert monitor.idle_power(60) == 2.0  # 8 J in 4 s, without waiting a minute
-    with pytest.raises(InputError, match="used up"), monitor.measure():
-        pass
-
-
 @pytest.mark.parametrize("seconds", [0, -1, math.inf, math.nan])
 def test_idle_power_needs_a_duration(no_counters, seconds):
-    for monitor in (EnergyMonitor(), ReplayMonitor([(1.0, 1.0)])):
-        with pytest.raises(InputError, match="expected a positive number"):
-            monitor.idle_power(seconds)
+    with pytest.raises(InputError, match="expected a positive number"):
+        EnergyMonitor().idle_power(seconds)
 
 
 def test_devices_that_cannot_be_measured_are_refused(no_counters):

@@ -147,16 +147,6 @@ def test_generation_bytes_by_hand():
     )
 
 
-@pytest.mark.parametrize(("layers", "expected"), [(1, 16 * 8 + 8 * 2), (2, 16 * 8 + 8 * 8 + 8 * 2)])
-def test_policy_equals_the_count_of_torch(layers, expected):
-    hidden = [module for _ in range(layers - 1) for module in (torch.nn.Linear(8, 8), torch.nn.Tanh())]
-    policy = torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.Tanh(), *hidden, torch.nn.Linear(8, 2))
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        policy(torch.zeros(1, 16))
-    assert flops.policy_flops(16, 8, layers) == counter.get_total_flops() == 2 * expected
-
-
 @CONFIGS
 @given(data=st.data())
 def test_an_earlier_exit_never_costs_more_and_a_cache_never_more_than_none(config, data):
@@ -196,7 +186,6 @@ def test_an_earlier_exit_never_costs_more_and_a_cache_never_more_than_none(confi
             lambda: flops.generation_flops(LLAMA, 5, [4], "full"),
             "cache is 'full', expected one of none, propagate, propagate-later, recompute, copy, monotone",
         ),
-        (lambda: flops.policy_flops(16, 8, 0), "0 layers"),
     ],
 )
 def test_bad_input_is_named(call, message):

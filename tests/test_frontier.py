@@ -77,13 +77,27 @@ def test_fixed_is_below_the_coin_is_below_the_oracle(seed):
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=20, deadline=None)
-def test_the_oracle_recovers_all_and_random_scores_nothing_on_average(seed):
+def test_exits_that_know_recover_all(seed):
+    """Tokens that are right at the k-th stop or before wait for it, the others leave at the first exit point at once."""
     frontier, _ = random_frontier(seed)
-    depths, everyone = np.linspace(4, 12, 30), frontier.prompts
+    optimal = frontier.correct.argmax(-1)
+    scores = np.where(frontier.correct[..., :-1], np.inf, -np.inf)
+    scores[..., 0] = np.where(optimal == 0, np.inf, optimal - 0.5)
+    curve = frontier.curve(scores, range(4))
     for fixed in (frontier.best_fixed, frontier.mixed_fixed):
-        line = frontier.oracle(depths, everyone)
-        assert frontier.recovered(depths, line, everyone, fixed) == pytest.approx(1)
-        assert frontier.recovered(depths, fixed(depths, everyone), everyone, fixed) == 0
+        assert frontier.recovered_at([curve], frontier.prompts, fixed) == pytest.approx(1)
+
+
+def test_exits_at_random_win_nothing_on_average():
+    frontier, rng = random_frontier(0)
+    gains = []
+    for _ in range(300):
+        scores = rng.random((6, 5, 3))
+        gains.append(frontier.over_random([frontier.curve(scores, [0.5])], [scores], [0.5]))
+    error = np.std(gains) / len(gains) ** 0.5
+    assert 0 < error and abs(np.mean(gains)) < 4 * error
+    knowing = np.where(frontier.correct[..., :-1], 1.0, 0.0)
+    assert frontier.over_random([frontier.curve(knowing, [0.5])], [knowing], [0.5]) > 20 * error
 
 
 def test_scores_that_know_are_worth_more_than_noise():

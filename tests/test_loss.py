@@ -166,6 +166,16 @@ def test_plain_fine_tuning_is_the_models_own_loss(parts, ids):
 
 
 @torch.no_grad()
+def test_autocast_leaves_the_sum_of_the_losses_in_float32(parts, ids, states):
+    weights = loss_weights(12)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, by_layer = exit_loss(parts, states, ids, weights)
+    assert loss.dtype == torch.float32
+    expected = sum(weights[layer] * value for layer, value in by_layer.items())
+    assert loss.item() == pytest.approx(expected, rel=1e-5)  # bfloat16 would keep two or three digits
+
+
+@torch.no_grad()
 def test_drawn_exits_are_an_unbiased_estimate(parts, ids, states, monkeypatch):
     """Over all draws of one exit, weighted by their probability, the loss is the full sum."""
     weights = {4: 0.5, 6: 0.3, 10: 0.1, 12: 0.1}

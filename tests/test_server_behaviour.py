@@ -8,11 +8,11 @@ import threading
 import httpx
 import pytest
 import torch
+from replay import ReplayMonitor
 from servers import SOURCE, running, tiny, until
 
 from eelib.decoding.criteria import Agent
 from eelib.decoding.generate import SingleDecoder, generate
-from eelib.evaluation.energy import ReplayMonitor
 from eelib.server import engine as engine_module
 from eelib.server.config import ServerConfig
 from eelib.server.text import encode, read_source

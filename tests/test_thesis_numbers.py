@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from eelib.models.exits import exit_points
-from eelib.report.thesis_numbers import load, load_exit_layers, names
+from eelib.report.thesis_numbers import load, load_exit_layers, names, savings
 from eelib.study.errors import InputError
 
 CELLS = ["codebleu", "rouge_l", "chrf", "exact_match", "levenshtein", "energy_wh", "time_s", "mean_layers"]
@@ -66,6 +66,25 @@ def test_rows_that_the_thesis_prints_twice_are_marked(results):
         ("Table 6.9", 0.6, "repeats Table 6.7 "),
         ("Table 6.10", 0.9, "repeats Table 6.9 "),
     ]
+
+
+def test_savings_by_hand():
+    """Table 6.9 prints 0.5 and 0.6 for its third context; the two rows that repeat others have no savings of their own."""
+    rows = savings().set_index(["origin", "context_fraction", "threshold"])
+    assert len(rows) == 60
+    shares = ["energy_saved", "time_saved", "layers_saved", "rouge_l_lost"]
+    by_hand = {
+        ("Table 6.7", 0.2, 0.92): [1 - 108.55 / 151.18, 1 - 1759.19 / 2443.74, 1 - 21.52 / 32, 0.34 - 0.35],
+        ("Table 6.9", 0.6, 0.6): [1 - 93.72 / 250.61, 1 - 1517.07 / 3976.39, 1 - 5.8 / 28, 0.51 - 0.38],
+        ("Table 6.9", 0.6, 0.92): [1 - 184.58 / 250.61, 1 - 2952.56 / 3976.39, 1 - 15.56 / 28, 0.51 - 0.48],
+    }
+    for place, expected in by_hand.items():
+        assert rows.loc[place, shares].tolist() == pytest.approx(expected)
+    unknown = rows[rows[shares].isna().any(axis=1)]
+    assert unknown.index.tolist() == [("Table 6.9", 0.3, 0.6), ("Table 6.10", 0.3, 0.9)]
+    means = savings().groupby(["model", "language", "threshold"])["energy_saved"].mean()
+    two = [1 - 59.45 / 165.49, 1 - 93.72 / 250.61]  # contexts 0.2 and the third: the second is a copy
+    assert means[LLAMA, "python", 0.6] == pytest.approx(sum(two) / 2)
 
 
 def test_raw_results_give_the_printed_cells_of_context_20(results, raw):

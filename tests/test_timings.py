@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 import torch
+from replay import ReplayMonitor
 
 from eelib.data.samples import Sample
 from eelib.decoding.criteria import FixedLayer, FullDepth, Scripted
+from eelib.decoding.generate import Generation
 from eelib.evaluation import nvml, sweep
-from eelib.evaluation.energy import ReplayMonitor
 from eelib.evaluation.sweep import Setting, summarise_timings, timings
 
 SETTINGS = [Setting("full", FullDepth()), Setting("fixed", FixedLayer(4), 4.0)]
@@ -34,7 +35,12 @@ def test_nvml_measures_energy_in_one_window_a_setting(parts, samples):
 def test_an_energy_window_lasts_two_seconds_however_short_completions_are(parts, samples, monkeypatch):
     """One pass over three samples takes 0.3 s: seven passes; at 5 s a sample the single repeat is long enough."""
     decoded = []
-    monkeypatch.setattr(sweep, "generate", lambda parts, prompt, *_: decoded.append(prompt))
+
+    def generate(parts, prompt: list[int], *_) -> Generation:
+        decoded.append(prompt)
+        return Generation([5], [12])
+
+    monkeypatch.setattr(sweep, "generate", generate)
     readings = [(0.1, math.nan), (5.0, math.nan)] * 3 + [(2.1, 42.0), (15.0, 30.0)]
     rows = timings(parts, samples, SETTINGS, 2, 1, ReplayMonitor(readings))
     assert len(decoded) == 2 + 6 + (7 + 1) * 3  # the first two warm up
@@ -44,7 +50,12 @@ def test_an_energy_window_lasts_two_seconds_however_short_completions_are(parts,
 def test_a_setting_may_have_a_rule_for_each_sample(parts, samples, monkeypatch):
     rules = {sample.id: Scripted([[4, layer]]) for sample, layer in zip(samples, (6, 10, 12), strict=True)}
     seen = []
-    monkeypatch.setattr(sweep, "generate", lambda parts, prompt, tokens, rule, cache: seen.append(rule))
+
+    def generate(parts, prompt: list[int], new_tokens: int, rule: Scripted, *_) -> Generation:
+        seen.append(rule)
+        return Generation([5], [12])
+
+    monkeypatch.setattr(sweep, "generate", generate)
     timings(parts, samples, [Setting("scripted", rules)], 2, 1, ReplayMonitor([(1.0, 1.0)] * 3, "rapl"))
     assert seen[1:] == list(rules.values())  # after the one that warms up
 

@@ -27,7 +27,7 @@ class BatchDecoder:
     Parameters
     ----------
     prompts: token ids; empty ones, or ones too long for the model, give InputError.
-    new_tokens: tokens to generate after each.
+    new_tokens: the most tokens to generate after each.
     """
 
     @torch.inference_mode()
@@ -65,11 +65,13 @@ class BatchDecoder:
         cache_mode: CacheMode = CacheMode.NONE,
         observe: Observer | None = None,
         depth: int | None = None,
+        end: int | None = None,
     ) -> list[Generation]:
         """Greedy early-exit decoding of all prompts, with the tokens and exit layers that `cache_mode` gives one of them.
 
         `observe(token, layer, states)` is called after every layer, for recording; stopped rows of a propagating cache
-        show their frozen state. With a `depth` the model ends after that layer, which need not be an exit point.
+        show their frozen state. With a `depth` the model ends after that layer, which need not be an exit point. Rows run on
+        after the token id `end`, and what follows it is left out of the result.
         """
         criterion.check(self.parts)
         self.cache.truncate(self.longest - 1)
@@ -86,8 +88,12 @@ class BatchDecoder:
                 raise InputError("The model's logits are NaN: its weights or its number format are broken.")
             generated.append(tokens)
             exits.append(layers)
-        rows = zip(torch.stack(generated, 1).tolist(), torch.stack(exits, 1).tolist(), strict=True)
-        return [Generation(tokens, layers) for tokens, layers in rows]
+        rows = list(zip(torch.stack(generated, 1).tolist(), torch.stack(exits, 1).tolist(), strict=True))
+        lengths = [tokens.index(end) + 1 if end in tokens else len(tokens) for tokens, _ in rows]
+        return [
+            Generation(tokens[:length], layers[:length])
+            for (tokens, layers), length in zip(rows, lengths, strict=True)
+        ]
 
     def _step(
         self,

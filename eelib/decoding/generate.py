@@ -31,12 +31,20 @@ def generate(
     new_tokens: int,
     criterion: ExitCriterion,
     cache_mode: CacheMode = CacheMode.NONE,
+    end: int | None = None,
 ) -> Generation:
-    """Greedy early-exit decoding of one prompt. Bad input gives InputError before any work: see `SingleDecoder`."""
+    """Greedy early-exit decoding of one prompt: `new_tokens` tokens, or fewer, the last of which is the token id `end`.
+
+    Bad input gives InputError before any work: see `SingleDecoder`.
+    """
     criterion.check(parts)
     decoder = SingleDecoder(parts, prompt, new_tokens, cache_mode)
-    steps = [decoder.step(criterion) for _ in range(new_tokens)]
-    return Generation([token for token, _ in steps], [layer for _, layer in steps])
+    result = Generation([], [])
+    while len(result.tokens) < new_tokens and end not in result.tokens[-1:]:
+        token, layer = decoder.step(criterion)
+        result.tokens.append(token)
+        result.exit_layers.append(layer)
+    return result
 
 
 def check_prompt(parts: ModelParts, prompt: list[int], new_tokens: int) -> None:

@@ -17,7 +17,7 @@ import itertools
 import math
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -123,43 +123,6 @@ class EnergyMonitor:
             result = self._zeus.end_window(window, sync_execution=False)
         counters = (result.gpu_energy, result.cpu_energy, result.dram_energy)
         return sum(sum(counter.values()) for counter in counters if counter)
-
-
-class ReplayMonitor:
-    """Stands in for `EnergyMonitor` in tests: replays readings, one a window, in the order the windows end.
-
-    Args:
-        readings: (seconds, joules) of each window; NaN joules for an unmeasured one.
-        source: the counter that the readings are said to come from.
-    """
-
-    def __init__(self, readings: Iterable[tuple[float, float]], source: Source = "nvml") -> None:
-        self.source = source
-        self._readings = iter(readings)
-
-    def describe(self) -> str:
-        """One sentence that keeps replayed numbers from being taken for measured ones."""
-        return "Energy is replayed from given readings, not measured."
-
-    @contextmanager
-    def measure(self) -> Iterator[Measurement]:
-        """Run the block and fill in the next reading; an InputError when there is none left."""
-        measurement = Measurement()
-        yield measurement
-        reading = next(self._readings, None)
-        if reading is None:
-            raise InputError(
-                "the replayed readings are used up, expected one (seconds, joules) for every window"
-            )
-        measurement.seconds, measurement.joules = reading
-        measurement.source = "none" if math.isnan(measurement.joules) else self.source
-
-    def idle_power(self, seconds: float) -> float:
-        """Mean watts of the next reading, without sleeping."""
-        check_duration(seconds)
-        with self.measure() as measurement:
-            pass
-        return measurement.joules / measurement.seconds
 
 
 def _nvml_unavailable(index: int) -> str | None:

@@ -76,16 +76,6 @@ def head_bytes(config: PretrainedConfig, bytes_per_value: int = 4) -> int:
     return bytes_per_value * size.hidden * size.vocabulary
 
 
-def policy_flops(width: int, hidden: int, layers: int) -> int:
-    """FLOPs of one decision of the agent: an MLP from `width` features over `layers` hidden layers of `hidden` units to two
-    action logits. The value network runs in training only and is left out."""
-    if width < 1 or hidden < 1 or layers < 1:
-        raise InputError(
-            f"policy is {width} wide with {layers} layers of {hidden} units, expected numbers from 1"
-        )
-    return 2 * (width * hidden + (layers - 1) * hidden * hidden + hidden * 2)
-
-
 def generation_flops(
     config: PretrainedConfig, prompt_length: int, exit_layers: Sequence[int], cache: str
 ) -> int:
@@ -102,7 +92,7 @@ def generation_flops(
             4.3.1), and to queries where no fused layers decode. "propagate-later": they do so when a later token goes deeper, up to where it goes.
             "recompute": tokens that left early then run through these layers. "copy", "monotone": nothing.
 
-    Exit decisions are not included: add `policy_flops` once for every exit point visited.
+    Exit decisions are not included.
     """
     size = _dimensions(config)
     total = 0

@@ -15,7 +15,7 @@ from eelib.data.samples import Sample
 from eelib.decoding.batch import BatchDecoder
 from eelib.decoding.cache import CacheMode
 from eelib.decoding.criteria import ExitCriterion
-from eelib.decoding.generate import generate
+from eelib.decoding.generate import Generation, generate
 from eelib.evaluation.energy import EnergyMonitor
 from eelib.evaluation.flops import generation_flops
 from eelib.evaluation.metrics import corpus_metrics, token_accuracy
@@ -59,13 +59,14 @@ def predictions(
     new_tokens: int,
     batch_size: int = 64,
 ) -> pd.DataFrame:
-    """Decode every sample in every setting, in batches that share their prefill.
+    """Decode every sample in every setting, in batches that share their prefill: at most `new_tokens` tokens, up to the
+    tokenizer's end token.
 
     Returns
     -------
-    One row a sample x setting: `KEYS`, `sample`, `prompt_tokens`, `prediction` and `reference` (text), `tokens`,
-    `exit_layers` and `agrees` (lists with one entry a token; the last says whether the token is the one that the last
-    layer predicts after the same prefix), `token_accuracy`, `flops`.
+    One row a sample x setting: `KEYS`, `sample`, `prompt_tokens`, `prediction` and `reference` (text without special
+    tokens), `tokens`, `exit_layers` and `agrees` (lists with one entry a token, the end token's included; the last says
+    whether the token is the one that the last layer predicts after the same prefix), `token_accuracy`, `flops`.
     """
     rows = []
     starts = range(0, len(samples), batch_size)
@@ -85,16 +86,17 @@ def predictions(
 
             # Where deeper layers do not run on from a stopped row's own states, agreement is not known.
             observe = keep_last if setting.cache.exact and setting.depth is None else None
-            generations = decoder.decode(setting.rule, setting.cache, observe, setting.depth)
+            end = tokenizer.eos_token_id
+            generations = decoder.decode(setting.rule, setting.cache, observe, setting.depth, end)
             for row, (sample, generation) in enumerate(zip(batch, generations, strict=True)):
-                agrees = np.array(generation.tokens) == last[row].numpy()
+                agrees = np.array(generation.tokens) == last[row, : len(generation.tokens)].numpy()
                 rows.append(
                     setting.keys
                     | {
                         "sample": sample.id,
                         "prompt_tokens": len(sample.context),
-                        "prediction": tokenizer.decode(generation.tokens).strip(),
-                        "reference": tokenizer.decode(sample.reference).strip(),
+                        "prediction": tokenizer.decode(generation.tokens, skip_special_tokens=True).strip(),
+                        "reference": tokenizer.decode(sample.reference, skip_special_tokens=True).strip(),
                         "tokens": generation.tokens,
                         "exit_layers": generation.exit_layers,
                         "agrees": agrees.tolist() if observe else [],
@@ -118,22 +120,27 @@ def timings(
     new_tokens: int,
     repeats: int,
     monitor: EnergyMonitor,
+    end: int | None = None,
 ) -> pd.DataFrame:
     """Time and energy of decoding one prompt at a time, settings interleaved so that drift hits all alike.
 
+    Parameters
+    ----------
+    end: the token id that ends a completion before it has `new_tokens` tokens.
+
     Returns
     -------
-    One row a repeat x sample x setting: `KEYS`, `repeat`, `sample`, `tokens`, `seconds`, `joules` (NaN when not
-    measured), `energy_source`. What is not recorded warms up: one setting of each criterion and cache.
+    One row a repeat x sample x setting: `KEYS`, `repeat`, `sample`, `tokens` (how many were generated), `seconds`, `joules`
+    (NaN when not measured), `energy_source`. What is not recorded warms up: one setting of each criterion and cache.
 
     NVML's counter advances about every 100 ms, more than a short completion takes. With it, energy is measured in further
     passes, a window a setting over all samples, of which each row gets its share: `repeats` times, or as often as it takes
     for the window to last `NVML_WINDOW` by the times just measured.
     """
 
-    def decode(setting: Setting, sample: Sample) -> None:
+    def decode(setting: Setting, sample: Sample) -> Generation:
         rule = setting.rule[sample.id] if isinstance(setting.rule, Mapping) else setting.rule
-        generate(parts, sample.context, new_tokens, rule, setting.cache)
+        return generate(parts, sample.context, new_tokens, rule, setting.cache, end)
 
     for setting in {(setting.criterion, setting.cache): setting for setting in settings}.values():
         decode(setting, samples[0])
@@ -144,13 +151,13 @@ def timings(
             progress.update()
             for setting in settings:
                 with monitor.measure() as measured:
-                    decode(setting, sample)
+                    generation = decode(setting, sample)
                 rows.append(
                     setting.keys
                     | {
                         "repeat": repeat,
                         "sample": sample.id,
-                        "tokens": new_tokens,
+                        "tokens": len(generation.tokens),
                         "seconds": measured.seconds,
                         "joules": measured.joules,
                         "energy_source": measured.source,
@@ -174,20 +181,21 @@ def timings(
 def summarise(rows: pd.DataFrame, language: str, by: Sequence[str] = KEYS) -> pd.DataFrame:
     """Corpus-level metrics of `predictions` rows, one row a group of `by`.
 
-    Adds the metrics of `corpus_metrics`, `token_accuracy`, `mean_layers`, `agreement` (NaN where unknown), `flops` (mean a
-    sample) and `samples`.
+    Adds the metrics of `corpus_metrics`, `token_accuracy`, `mean_layers`, `agreement` (NaN where unknown) and `flops`, all
+    three of a token, and `samples`.
     """
     table = []
     for values, group in rows.groupby(list(by), dropna=False, sort=False):
         agrees = np.concatenate(group["agrees"].to_numpy())
+        layers = np.concatenate(group["exit_layers"].to_numpy())
         table.append(
             dict(zip(by, values, strict=True))
             | corpus_metrics(group["prediction"].tolist(), group["reference"].tolist(), language)
             | {
                 "token_accuracy": group["token_accuracy"].mean(),
-                "mean_layers": np.concatenate(group["exit_layers"].to_numpy()).mean(),
+                "mean_layers": layers.mean(),
                 "agreement": agrees.mean() if len(agrees) else math.nan,
-                "flops": group["flops"].mean(),
+                "flops": group["flops"].sum() / len(layers),
             }
         )
     return pd.DataFrame(table)

@@ -1,6 +1,7 @@
 """Stages of notebook 07: early exit with a key-value cache."""
 
 import math
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,15 @@ def cached_timings(study: Study, model: str, language: str, fraction: float) -> 
         parts, tokenizer = load_kind(study, model, language, "aggregated")
         samples, _ = chosen_samples(study, language, tokenizer, fraction, config.timing_samples)
         settings, new_tokens = _cached_settings(study, model, language), study.profile.context.new_tokens
-        rows = timings(parts, samples, settings, new_tokens, config.timing_repeats, EnergyMonitor())
+        rows = timings(
+            parts,
+            samples,
+            settings,
+            new_tokens,
+            config.timing_repeats,
+            EnergyMonitor(),
+            tokenizer.eos_token_id,
+        )
         rows.to_parquet(folder / "timings.parquet", index=False)
 
     return study.stage(stage, "07", measure)
@@ -87,9 +96,9 @@ def cached_frame(study: Study, model: str, language: str, fraction: float) -> pd
     frame = summarise(rows, language, ["criterion", "threshold", "cache"])
     frame["skipped"] = 1 - frame["mean_layers"] / layers
     frame["changed"] = [
-        changed_tokens(rows, row.criterion, row.threshold, row.cache).mean() for row in frame.itertuples()
+        np.nanmean(changed_tokens(rows, row.criterion, row.threshold, row.cache))
+        for row in frame.itertuples()
     ]
-    frame["flops"] /= study.profile.context.new_tokens
     timed = pd.read_parquet(cached_timings(study, model, language, fraction).path / "timings.parquet")
     costs = summarise_timings(timed, ["criterion", "threshold", "cache"])
     frame = frame.merge(costs, on=["criterion", "threshold", "cache"], how="left")
@@ -99,13 +108,20 @@ def cached_frame(study: Study, model: str, language: str, fraction: float) -> pd
 
 
 def changed_tokens(rows: pd.DataFrame, criterion: str, threshold: float, cache: str) -> np.ndarray:
-    """Which tokens a cache changes against the uncached decoder: bool (samples, new tokens), position by position."""
+    """Which tokens a cache changes against the uncached decoder: 0.0 or 1.0 (samples, new tokens), position by position.
+
+    A token beyond the other's end is changed; where both have ended it is NaN.
+    """
     same_threshold = rows["threshold"].isna() if math.isnan(threshold) else rows["threshold"] == threshold
     chosen = rows[(rows["criterion"] == criterion) & same_threshold]
     cached, exact = (
         chosen[chosen["cache"] == mode].set_index("sample")["tokens"] for mode in (cache, "none")
     )
-    return np.stack(cached[exact.index].to_list()) != np.stack(exact.to_list())
+    changed = [
+        [float(one != other) for one, other in zip_longest(*pair)]
+        for pair in zip(cached[exact.index], exact, strict=True)
+    ]
+    return np.array(list(zip_longest(*changed, fillvalue=math.nan))).T
 
 
 def changes_by_position(study: Study, model: str, language: str, fraction: float) -> pd.DataFrame:
@@ -113,7 +129,7 @@ def changes_by_position(study: Study, model: str, language: str, fraction: float
     rows = _all_predictions(study, model, language, fraction)
     table = []
     for mode in COMPARED:
-        shares = changed_tokens(rows, "agent", middle_threshold(study), mode.value).mean(axis=0)
+        shares = np.nanmean(changed_tokens(rows, "agent", middle_threshold(study), mode.value), axis=0)
         table += [
             {"position": position, "cache": mode.value, "changed": share}
             for position, share in enumerate(shares, start=1)

@@ -83,10 +83,10 @@ def fixed_exit_timings(study: Study, model: str, language: str) -> Artifact:
     def measure(folder: Path) -> None:
         parts, tokenizer = load_kind(study, model, language, "aggregated")
         samples = _samples(study, data, tokenizer)[: study.profile.fixed_exits.timing_samples]
-        new_tokens = study.profile.context.new_tokens
+        new_tokens, end = study.profile.context.new_tokens, tokenizer.eos_token_id
         layers = [*parts.exit_points, parts.total_layers]
         settings = [Setting("fixed", FixedLayer(layer), threshold=float(layer)) for layer in layers]
-        rows = timings(parts, samples, settings, new_tokens, repeats=1, monitor=EnergyMonitor())
+        rows = timings(parts, samples, settings, new_tokens, 1, EnergyMonitor(), end)
         rows.to_parquet(folder / "timings.parquet", index=False)
 
     return study.stage(stage, "03", measure)
@@ -128,7 +128,6 @@ def fixed_exit_frame(study: Study, model: str, language: str) -> pd.DataFrame:
     timed = fixed_exit_timings(study, model, language)
     costs = summarise_timings(pd.read_parquet(timed.path / "timings.parquet"))
     frame = metrics.merge(costs[["threshold", "seconds", "joules"]], on="threshold", how="left")
-    frame["flops"] /= study.profile.context.new_tokens
     frame = frame.rename(columns={"threshold": "layer", "seconds": "time_s", "joules": "energy_j"})
     return frame.astype({"layer": int}).assign(model=model, language=language)
 

@@ -13,7 +13,10 @@ SCORES = ["rouge_l", "chrf", "levenshtein", "exact_match", "token_accuracy", "ag
 
 
 def sample_scores(rows: pd.DataFrame, language: str) -> pd.DataFrame:
-    """Scores of every sample, means over agents: index `label` (as in `evaluation_frame`) and `sample`, columns `SCORES`."""
+    """Scores of every sample, means over agents: index `label` (as in `evaluation_frame`) and `sample`, columns `SCORES`.
+
+    Agreement and mean layers are means over a sample's own tokens, so that one that ended early weighs like the others.
+    """
     scores = per_sample_metrics(rows["prediction"].tolist(), rows["reference"].tolist(), language)
     scores.index = rows.index
     scores["token_accuracy"] = rows["token_accuracy"]

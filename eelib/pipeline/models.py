@@ -138,6 +138,8 @@ def token_grid(
 ) -> tuple[list[list[str]], ModelParts]:
     """Figure 1.1: for one completion of the full fine-tuned model, what each exit point and the last layer predict.
 
+    It has at most `tokens` tokens.
+
     Returns
     -------
     One list of decoded tokens an exit point, then the last layer's; and the model.
@@ -146,10 +148,12 @@ def token_grid(
     tests = files_of(corpus(study, language), "test")
     samples, _ = evaluation_samples(tests, tokenizer, 0.3, 1, study.profile.context)
     sample = samples[0]
-    completion = generate(parts, sample.context, tokens, FullDepth()).tokens
+    completion = generate(parts, sample.context, tokens, FullDepth(), end=tokenizer.eos_token_id).tokens
     with torch.inference_mode():
         states = parts.hidden_states(torch.tensor([sample.context + completion[:-1]], device=parts.device))
-        chosen = [states[layer - 1][0, -tokens:] for layer in [*parts.exit_points, parts.total_layers]]
+        chosen = [
+            states[layer - 1][0, -len(completion) :] for layer in [*parts.exit_points, parts.total_layers]
+        ]
         ids = [parts.logits(state).argmax(-1).tolist() for state in chosen]
     return [[tokenizer.decode([token]).strip() for token in row] for row in ids], parts
 

@@ -45,7 +45,7 @@ def overhead(study: Study, model: str, language: str, fraction: float) -> Artifa
     def measure(folder: Path) -> None:
         parts, tokenizer = load_kind(study, model, language, "aggregated")
         samples, _ = chosen_samples(study, language, tokenizer, fraction, config.timing_samples)
-        new_tokens = study.profile.context.new_tokens
+        new_tokens, end = study.profile.context.new_tokens, tokenizer.eos_token_id
         never = Agent(policy_of(study, model, language, 0), 1.0)
         settings = [
             Setting(name, rule, cache=cache)
@@ -55,7 +55,7 @@ def overhead(study: Study, model: str, language: str, fraction: float) -> Artifa
         decisions: dict[tuple[float, str], int] = {}
         for setting in agent_settings(study, model, language, [0]):
             traces = {
-                sample.id: generate(parts, sample.context, new_tokens, setting.rule).exit_layers
+                sample.id: generate(parts, sample.context, new_tokens, setting.rule, end=end).exit_layers
                 for sample in samples
             }
             for sample, trace in traces.items():
@@ -63,7 +63,7 @@ def overhead(study: Study, model: str, language: str, fraction: float) -> Artifa
                 decisions[setting.threshold, sample] = passed
             replay = {sample: Scripted([trace]) for sample, trace in traces.items()}
             settings += [setting, Setting("scripted", replay, setting.threshold)]
-        rows = timings(parts, samples, settings, new_tokens, config.timing_repeats, EnergyMonitor())
+        rows = timings(parts, samples, settings, new_tokens, config.timing_repeats, EnergyMonitor(), end)
         rows["decisions"] = [
             decisions.get(key) for key in zip(rows["threshold"], rows["sample"], strict=True)
         ]

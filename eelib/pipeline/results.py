@@ -171,7 +171,15 @@ def evaluation_timings(study: Study, model: str, language: str, fraction: float)
             settings = [Setting("full", FullDepth()), Setting("full", FullDepth(), cache=CacheMode.PROPAGATE)]
             if kind == "aggregated":
                 settings += agent_settings(study, model, language, [0])
-            timed = timings(parts, samples, settings, new_tokens, config.timing_repeats, EnergyMonitor())
+            timed = timings(
+                parts,
+                samples,
+                settings,
+                new_tokens,
+                config.timing_repeats,
+                EnergyMonitor(),
+                tokenizer.eos_token_id,
+            )
             rows.append(timed.assign(kind=kind))
         pd.concat(rows).to_parquet(folder / "timings.parquet", index=False)
 
@@ -259,7 +267,9 @@ def evaluation_frame(study: Study, model: str, language: str, fraction: float) -
     means = means.reset_index()
     means["cache"] = "none"
     cached = means[(means["kind"] == "aggregated") & (means["criterion"] == "full")].assign(cache="propagate")
-    cached["flops"] = _cached_flops(load_config(model), rows[rows["criterion"] == "full"])
+    cached["flops"] = _cached_flops(
+        load_config(model), rows[(rows["kind"] == "aggregated") & (rows["criterion"] == "full")]
+    )
     frame = pd.concat([means, cached], ignore_index=True)
     if is_timed(study, fraction):
         timed = evaluation_timings(study, model, language, fraction)
@@ -271,7 +281,6 @@ def evaluation_frame(study: Study, model: str, language: str, fraction: float) -
     of_agents = frame["criterion"] == "agent"
     frame["agents"] = frame["agents"].where(of_agents)
     frame["timed_agents"] = np.where(of_agents & frame["seconds"].notna(), 1.0, math.nan)
-    frame["flops"] /= study.profile.context.new_tokens
     frame["energy_wh"] = frame["joules"] / WATT_HOUR
     frame["label"] = [_label(row) for row in frame.itertuples()]
     frame = frame.rename(columns={"seconds": "time_s"})
@@ -279,12 +288,12 @@ def evaluation_frame(study: Study, model: str, language: str, fraction: float) -
 
 
 def _cached_flops(config: PretrainedConfig, rows: pd.DataFrame) -> float:
-    """Mean FLOPs a sample of full-depth rows if their key-value cache had been kept."""
+    """FLOPs a token of full-depth rows if their key-value cache had been kept."""
     costs = [
         generation_flops(config, row.prompt_tokens, row.exit_layers, CacheMode.PROPAGATE.value)
         for row in rows.itertuples()
     ]
-    return sum(costs) / len(costs)
+    return sum(costs) / rows["exit_layers"].map(len).sum()
 
 
 def _label(row) -> str:

@@ -59,19 +59,23 @@ def load(name: str) -> pd.DataFrame:
 def savings() -> pd.DataFrame:
     """What Tables 6.7 to 6.10 save and lose, each early exit against the full model of its own table and context.
 
-    Columns: `model`, `language`, `context_fraction`, `threshold`, the shares `energy_saved`, `time_saved` and
-    `layers_saved`, `rouge_l_lost`, `origin`, and the table's `remark`. A context whose full model is not printed is left out.
+    The contexts of a table are matched in their order, since Table 6.9 calls the third one 0.5 for the full model and 0.6
+    for the early exits; `context_fraction` is the early exit's. Columns: `model`, `language`, `context_fraction`,
+    `threshold`, the shares `energy_saved`, `time_saved` and `layers_saved`, `rouge_l_lost`, `origin`, and the table's
+    `remark`. A row that repeats another table's measured nothing of its own setting: its shares are NaN.
     """
     printed = load("results")
-    keys = ["model", "language", "context_fraction"]
-    full = printed[printed["threshold"].isna()].set_index(keys)
-    exits = printed[printed["threshold"].notna()]
-    both = exits.join(full, on=keys, rsuffix="_full", how="inner").reset_index(drop=True)
+    contexts = printed.groupby(["origin", printed["threshold"].isna()])["context_fraction"]
+    printed["place"] = contexts.rank("dense")
+    full, exits = printed[printed["threshold"].isna()], printed[printed["threshold"].notna()]
+    both = exits.merge(full, on=["origin", "place"], suffixes=("", "_full"), validate="many_to_one")
     for saved, column in {"energy": "energy_wh", "time": "time_s", "layers": "mean_layers"}.items():
         both[f"{saved}_saved"] = 1 - both[column] / both[f"{column}_full"]
     both["rouge_l_lost"] = both["rouge_l_full"] - both["rouge_l"]
     saved = ["energy_saved", "time_saved", "layers_saved", "rouge_l_lost"]
-    return both[[*keys, "threshold", *saved, "origin", "remark"]]
+    both.loc[both["remark"].str.startswith("repeats"), saved] = float("nan")
+    keys = ["model", "language", "context_fraction", "threshold"]
+    return both[[*keys, *saved, "origin", "remark"]]
 
 
 def contradictions() -> pd.DataFrame:

@@ -57,14 +57,6 @@ class Rollouts:
     exit_points: list[int]
     total_layers: int
 
-    def __post_init__(self):
-        if not len(self.states):
-            raise InputError("There are no rollouts: at least one prompt has to be recorded.")
-        if not all(np.isfinite(states).all() for states in self._chunks()):
-            raise InputError(
-                "The rollouts hold states that are NaN or infinite: the model's number format is broken."
-            )
-
     def __len__(self) -> int:
         return len(self.states)
 
@@ -115,7 +107,7 @@ class Rollouts:
 
 
 def load_rollouts(folder: Path) -> Rollouts:
-    """Rollouts written by `Rollouts.save`. The states stay on disk until they are asked for."""
+    """Rollouts written by `Rollouts.save`. The states stay on disk, unread until they are asked for."""
     tensors = load_file(folder / REST)
     states = np.load(folder / STATES, mmap_mode="r", allow_pickle=False)
     *exit_points, total_layers = tensors.pop("layers").tolist()
@@ -137,10 +129,14 @@ def record(
 ) -> Rollouts:
     """Let the full model complete the prompts greedily and keep its states at the exit points.
 
+    Every completion has `new_tokens` tokens: it runs on after an end token, so that all episodes have one length.
+
     Parameters
     ----------
     dtype: of the states, "float32" or "float16".
     folder: keep the states in `states.npy` there instead of in memory, batch by batch.
+
+    No prompts, and states that are not finite in `dtype`, give InputError.
     """
     if not prompts:
         raise InputError("There are no rollouts: at least one prompt has to be recorded.")
@@ -158,8 +154,11 @@ def record(
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         batch = _record_batch(parts, [prompts[row] for row in rows], new_tokens)
-        for whole, part in zip((states, predictions, confidences, last), batch, strict=True):
-            whole[rows] = part
+        with np.errstate(over="ignore"):  # what float16 cannot hold is infinite
+            for whole, part in zip((states, predictions, confidences, last), batch, strict=True):
+                whole[rows] = part
+        if not np.isfinite(states[rows]).all():
+            raise InputError(f"The model's states are NaN, infinite, or too large for {dtype}.")
     return Rollouts(states, predictions, confidences, last, parts.exit_points, parts.total_layers)
 
 

@@ -205,7 +205,9 @@ class HeadLoss(torch.autograd.Function):
                 grad_bias += gradient.sum(0)
         ctx.save_for_backward(grad_states, grad_head, grad_bias)
         ctx.mark_non_differentiable(losses)
-        return losses @ row_weights, losses
+        return (
+            losses * row_weights
+        ).sum(), losses  # a product of vectors, `@`, would be bfloat16 under autocast
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
