@@ -54,8 +54,11 @@ def overhead(study: Study, model: str, language: str, fraction: float) -> Artifa
         ]
         decisions: dict[tuple[float, str], int] = {}
         for setting in agent_settings(study, model, language, [0]):
+            # This cache is exact: the layers of the uncached agent, sooner.
             traces = {
-                sample.id: generate(parts, sample.context, new_tokens, setting.rule, end=end).exit_layers
+                sample.id: generate(
+                    parts, sample.context, new_tokens, setting.rule, CacheMode.RECOMPUTE, end
+                ).exit_layers
                 for sample in samples
             }
             for sample, trace in traces.items():
