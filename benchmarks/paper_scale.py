@@ -27,7 +27,7 @@ from paper_parts import DECODERS, PARTS, check, sides_of
 from paper_sides import Side, copy_bandwidth, measure, warm_up
 
 from eelib.evaluation.nvml import card_state
-from eelib.models.geometries import build, decoding_bytes
+from eelib.gpu.geometries import build, decoding_bytes
 from eelib.models.parts import take_apart
 from eelib.study import provenance
 from eelib.study.errors import InputError

@@ -10,8 +10,8 @@ import torch
 from eelib.decoding.cache import CacheMode
 from eelib.decoding.criteria import ExitCriterion, FullDepth
 from eelib.decoding.generate import SingleDecoder
-from eelib.decoding.graphs import GraphDecoder
 from eelib.evaluation.nvml import card_state
+from eelib.gpu.graphs import GraphDecoder
 from eelib.models.parts import ModelParts
 
 NEW_TOKENS = 15

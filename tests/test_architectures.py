@@ -11,8 +11,8 @@ from eelib.decoding.batch import BatchDecoder
 from eelib.decoding.cache import CacheMode, KeyValueCache
 from eelib.decoding.criteria import Agent, Confidence, FixedLayer, FullDepth, Scripted
 from eelib.decoding.generate import generate
-from eelib.decoding.graphs import GraphDecoder
 from eelib.evaluation import flops
+from eelib.gpu.graphs import GraphDecoder
 from eelib.models.architectures import ARCHITECTURES
 from eelib.models.exits import loss_weights
 from eelib.models.fused import FusedModel

@@ -11,7 +11,6 @@ from test_decoding import random_policy
 from torch._dynamo.testing import CompileCounter
 
 from eelib.decoding.cache import CacheMode
-from eelib.decoding.capture import UNDECIDED, Captured, Flags
 from eelib.decoding.criteria import (
     Agent,
     Confidence,
@@ -23,7 +22,8 @@ from eelib.decoding.criteria import (
     Shadowed,
 )
 from eelib.decoding.generate import generate
-from eelib.decoding.graphs import MODES, GraphDecoder, generate_captured
+from eelib.gpu.capture import UNDECIDED, Captured, Flags
+from eelib.gpu.graphs import MODES, GraphDecoder, generate_captured
 from eelib.models.parts import take_apart
 from eelib.study.errors import InputError
 

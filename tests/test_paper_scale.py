@@ -18,7 +18,7 @@ import paper_parts
 import paper_scale
 from paper_parts import published
 
-from eelib.models.geometries import GEOMETRIES, build, decoding_bytes
+from eelib.gpu.geometries import GEOMETRIES, build, decoding_bytes
 from eelib.models.parts import take_apart
 from eelib.report.thesis_numbers import load_exit_layers
 from eelib.study.errors import InputError

@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eelib.pipeline.kept import open_kept
-from eelib.report import paper_scale as measured
-from eelib.report import paper_scale_figures as figures
+from eelib.gpu import figures, measured
+from eelib.gpu.kept import open_kept
 from eelib.report.thesis_numbers import load
 from eelib.study.errors import InputError
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from eelib.decoding.cache import CacheMode
-from eelib.decoding.capture import Captured, Flags, SideStream
 from eelib.decoding.criteria import ExitCriterion
 from eelib.decoding.decisions import ask, asked_criterion, scripted_layer
 from eelib.decoding.generate import Generation, check_prompt
-from eelib.decoding.static import BUCKET, Prompt, Rows, StaticCache, Tables, attend, finish
+from eelib.gpu.capture import Captured, Flags, SideStream
+from eelib.gpu.static import BUCKET, Prompt, Rows, StaticCache, Tables, attend, finish
 from eelib.models.architectures import ARCHITECTURES
 from eelib.models.fused import FusedModel
 from eelib.models.parts import ModelParts

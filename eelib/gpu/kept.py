@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from eelib.gpu.measured import FOLDER, kept_windows, provenance
 from eelib.pipeline.study import refuse_undeclared_parameters
 from eelib.report.figures import save_figure
-from eelib.report.paper_scale import FOLDER, kept_windows, provenance
 from eelib.report.tables import save_table
 from eelib.study.errors import InputError
 from eelib.study.profile import check_choice, variant_name
@@ -22,7 +22,7 @@ class Kept:
 
     Attributes
     ----------
-    windows: a row a window, see `eelib.report.paper_scale`; empty when nothing is kept.
+    windows: a row a window, see `eelib.gpu.measured`; empty when nothing is kept.
     provenance: a row a file.
     variant: name of the folders of figures and tables.
     sentence: what there is, for the reader.
