@@ -73,7 +73,7 @@ def report(name: str, ratios: dict[str, tuple[float, str]], details: dict) -> No
         "threads": torch.get_num_threads(),
         "machine": provenance.hardware(),
         "commit": provenance.commit(),
-        "versions": provenance.package_versions(["torch", "transformers"]),
+        "versions": {name: provenance.machine()["packages"][name] for name in ("torch", "transformers")},
     }
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")

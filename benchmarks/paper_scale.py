@@ -53,7 +53,7 @@ def machine(device: torch.device, commit: str) -> dict[str, object]:
     """Card, driver, clocks, versions, commit."""
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     facts = provenance.hardware() | {"commit": commit, "versions": versions}
-    facts["software"] = dict(provenance.software().itertuples(index=False, name=None))
+    facts["software"] = provenance.software()
     facts["state"] = {
         name: None if math.isnan(value) else value for name, value in card_state(device).items()
     }

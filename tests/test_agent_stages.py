@@ -157,7 +157,7 @@ def test_overhead_has_one_energy_window_a_setting(parts, prompts, monkeypatch, t
             evaluation=SimpleNamespace(timing_samples=2, timing_repeats=1),
             context=SimpleNamespace(new_tokens=3),
         ),
-        stage=lambda stage, notebook, measure: measure(tmp_path),
+        stage=lambda stage, notebook, measure, timed: measure(tmp_path),
     )
     overhead.overhead(study, "model", "java", 0.2)
     rows = pd.read_parquet(tmp_path / "overhead.parquet")

@@ -40,5 +40,7 @@ def test_imports_run_one_way(subpackage):
 
 def test_an_import_is_seen_wherever_it_stands(tmp_path):
     file = tmp_path / "module.py"
-    file.write_text("import eelib.gpu.graphs\ndef f():\n    from eelib import server\n    from eelib.rl.env import x\n")
+    file.write_text(
+        "import eelib.gpu.graphs\ndef f():\n    from eelib import server\n    from eelib.rl.env import x\n"
+    )
     assert imported(file) == {"gpu", "server", "rl"}

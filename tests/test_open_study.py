@@ -1,5 +1,6 @@
 """What a notebook gets from its parameters, and the one sentence it gets when something is wrong with them."""
 
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from eelib.pipeline import study as pipeline
 from eelib.pipeline.study import NOTEBOOKS, open_study
+from eelib.study import stages
 from eelib.study.errors import InputError
 from eelib.study.provenance import PACKAGE
 from eelib.study.run import notebooks
@@ -196,3 +198,31 @@ def test_a_missing_stage_names_the_notebook_that_makes_it(monkeypatch, tmp_path)
 def test_the_notebooks_it_names_exist(monkeypatch):
     monkeypatch.chdir(PACKAGE.parent)
     assert {number: path.stem for number, path in notebooks().items()} == NOTEBOOKS
+
+
+def test_a_time_is_measured_again_for_other_threads_and_what_is_counted_is_not(monkeypatch, tmp_path):
+    def keys(threads: int) -> list[str]:
+        study = open_study("01", "ci", settings=f"threads={threads}")
+        monkeypatch.chdir(tmp_path)
+        made = [study.stage(STAGE, "01", Path.exists, timed) for timed in (False, True)]
+        assert made[1].record["config"]["threads"] == threads == made[1].record["threads"]
+        return [artifact.key for artifact in made]
+
+    one, two = keys(1), keys(2)
+    assert one[0] == two[0] and len({*one, *two}) == 3
+
+
+def test_a_stamp_names_the_commits_that_made_the_inputs_and_leads_to_them(monkeypatch, tmp_path):
+    study = open_study("01", "ci")
+    monkeypatch.chdir(tmp_path)
+    made = []
+    for name, commit in {"java": "aaaaaaa", "python": "bbbbbbb"}.items():
+        monkeypatch.setattr(stages, "commit", lambda commit=commit: commit)
+        stage = Stage(f"corpus/{name}", layer="data", config={})
+        made.append(study.stage(stage, "01", Path.exists))
+    stamp = study.stamp(*made)
+    assert stamp.startswith("ci profile · commit aaaaaaa, bbbbbbb · inputs ")
+    assert stamp == study.stamp(*reversed(made)) != study.stamp(made[0])
+    kept = json.loads(Path(f"results/ci/stamps/{stamp[-8:]}.json").read_text())
+    assert sorted(kept) == sorted(artifact.path.as_posix() for artifact in made)
+    assert study.stamp().endswith("from the configuration alone")

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from eelib.study import provenance, stages
 from eelib.study.errors import InputError
@@ -59,8 +61,20 @@ def test_the_record_says_where_it_comes_from(tmp_path):
     assert record["config"] == STAGE.config
     assert record["inputs"] == {"corpus-1": "a" * 64}
     assert record["commit"] == provenance.commit()
-    assert set(record["packages"]) >= {"torch", "transformers"}
+    assert record["packages"] == {name: metadata.version(name) for name in provenance.PACKAGES}
+    assert record["hardware"] == provenance.hardware() and record["software"] == provenance.software()
+    assert record["threads"] == torch.get_num_threads()
     assert record["seconds"] >= 0
+
+
+def test_tables_6_2_to_6_4_are_of_the_machines_that_measured():
+    """Two stages of one machine, one of another with another torch: three records, whatever this machine is."""
+    first = {"hardware": {"CPU": "a"}, "commit": "1", "packages": {"torch": "2.13", "numpy": "2"}}
+    other = {"hardware": {"CPU": "b"}, "commit": "1", "packages": {"torch": "2.14", "numpy": "2"}}
+    table = provenance.machines([first, first, other])
+    assert table.to_dict("list") == {"CPU": ["a", "b"], "commit": ["1", "1"], "stages": [2, 1]}
+    versions = provenance.versions([first, first, other], "packages")
+    assert versions.to_dict("list") == {"name": ["torch", "numpy"], "version": ["2.13, 2.14", "2"]}
 
 
 # --- the key ---

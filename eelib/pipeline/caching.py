@@ -63,7 +63,7 @@ def cached_timings(study: Study, model: str, language: str, fraction: float) -> 
         )
         rows.to_parquet(folder / "timings.parquet", index=False)
 
-    return study.stage(stage, "07", measure)
+    return study.stage(stage, "07", measure, timed=True)
 
 
 def _cached_settings(study: Study, model: str, language: str) -> list[Setting]:

@@ -89,7 +89,7 @@ def fixed_exit_timings(study: Study, model: str, language: str) -> Artifact:
         rows = timings(parts, samples, settings, new_tokens, 1, EnergyMonitor(), end)
         rows.to_parquet(folder / "timings.parquet", index=False)
 
-    return study.stage(stage, "03", measure)
+    return study.stage(stage, "03", measure, timed=True)
 
 
 def _fixed_exit_stage(study: Study, what: str, model: str, language: str) -> tuple[Stage, Artifact]:

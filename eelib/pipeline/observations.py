@@ -38,7 +38,7 @@ def observation_cost(study: Study, model: str, language: str) -> Artifact:
         table = costs(methods, parts.width, count, EnergyMonitor(), parts.device, study.dtype)
         table.to_parquet(folder / "costs.parquet", index=False)
 
-    return study.stage(stage, "04", measure)
+    return study.stage(stage, "04", measure, timed=True)
 
 
 def candidates(parts: ModelParts, context: int) -> dict[str, Callable[[Tensor], object]]:

@@ -72,7 +72,7 @@ def overhead(study: Study, model: str, language: str, fraction: float) -> Artifa
         ]
         rows.to_parquet(folder / "overhead.parquet", index=False)
 
-    return study.stage(stage, "06", measure)
+    return study.stage(stage, "06", measure, timed=True)
 
 
 def overhead_frame(study: Study, model: str, language: str, fraction: float) -> pd.DataFrame:
@@ -140,7 +140,7 @@ def decision_cost(study: Study, model: str, language: str) -> Artifact:
         table = costs(methods, parts.width, count, EnergyMonitor(), parts.device, study.dtype)
         table.to_parquet(folder / "decisions.parquet", index=False)
 
-    return study.stage(stage, "06", measure)
+    return study.stage(stage, "06", measure, timed=True)
 
 
 def decision_methods(

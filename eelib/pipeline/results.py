@@ -183,7 +183,7 @@ def evaluation_timings(study: Study, model: str, language: str, fraction: float)
             rows.append(timed.assign(kind=kind))
         pd.concat(rows).to_parquet(folder / "timings.parquet", index=False)
 
-    return study.stage(stage, "05", measure)
+    return study.stage(stage, "05", measure, timed=True)
 
 
 def samples_table(study: Study) -> pd.DataFrame:

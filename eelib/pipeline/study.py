@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import itertools
+import json
 import logging
 import os
 import warnings
@@ -82,9 +83,18 @@ class Study:
     def dtype(self) -> torch.dtype:
         return getattr(torch, self.profile.dtype)
 
-    def stage(self, stage: Stage, made_in: str, function: Callable[[Path], None]) -> Artifact:
-        """Find a stage's artifact; make it if it is this notebook's, else say which notebook makes it."""
-        stage = replace(stage, config=stage.config | {"maker": source_hash(function)})
+    def stage(
+        self, stage: Stage, made_in: str, function: Callable[[Path], None], timed: bool = False
+    ) -> Artifact:
+        """Find a stage's artifact; make it if it is this notebook's, else say which notebook makes it.
+
+        What is `timed` belongs to the profile's threads and the kind of device, and is measured again for others.
+        """
+        config = stage.config | {"maker": source_hash(function)}
+        if timed:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            config |= {"threads": self.profile.threads, "device": device}
+        stage = replace(stage, config=config)
         if made_in == self.notebook:
             artifact = make(stage, self.stages, function, self.force and stage.key not in made_keys)
             made_keys.add(stage.key)
@@ -102,10 +112,19 @@ class Study:
         return replace(self, notebook="", force=False)
 
     def stamp(self, *inputs: Artifact) -> str:
-        """Profile, commit and inputs of an exhibit, as its footer says them."""
-        keys = hashlib.sha256("".join(sorted(artifact.key for artifact in inputs)).encode()).hexdigest()
-        made_from = f"inputs {keys[:8]}" if inputs else "from the configuration alone"
-        return f"{self.variant} profile · commit {provenance.commit()} · {made_from}"
+        """Profile, commit and inputs of an exhibit, as its footer says them.
+
+        The commits are those that made the inputs. What their hash stands for is in `results/<profile>/stamps/`.
+        """
+        if not inputs:
+            return f"{self.variant} profile · commit {provenance.commit()} · from the configuration alone"
+        inputs = sorted(inputs, key=lambda artifact: artifact.key)
+        name = hashlib.sha256("".join(artifact.key for artifact in inputs).encode()).hexdigest()[:8]
+        kept = self.stages.with_name("stamps") / f"{name}.json"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps([artifact.path.as_posix() for artifact in inputs], indent=1) + "\n")
+        commits = ", ".join(sorted({artifact.record["commit"] for artifact in inputs}))
+        return f"{self.variant} profile · commit {commits} · inputs {name}"
 
     def figure(self, figure: Figure, name: str, *inputs: Artifact, published_by: str | None = None) -> Figure:
         """Save a figure as PNG and PDF with its stamp, and return it for the notebook to show.

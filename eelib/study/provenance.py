@@ -18,6 +18,25 @@ import torch
 PACKAGE = Path(__file__).parent.parent
 # Imports run one way, so a stage of one layer depends on the code of all layers up to it.
 LAYERS = ("data", "models", "training", "decoding", "rl", "evaluation")
+PACKAGES = (  # of Table 6.4
+    "accelerate",
+    "codebleu",
+    "datasets",
+    "gymnasium",
+    "numpy",
+    "pandas",
+    "rapidfuzz",
+    "rouge_score",
+    "sacrebleu",
+    "safetensors",
+    "scipy",
+    "stable-baselines3",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "tree-sitter",
+    "zeus",
+)
 
 
 @cache
@@ -81,13 +100,18 @@ def source_hash(function: Callable) -> str:
     return hashlib.sha256(_without_docstrings(source).encode()).hexdigest()
 
 
-def package_versions(names: list[str]) -> dict[str, str]:
-    """Installed versions of packages."""
-    return {name: metadata.version(name) for name in names}
+def machine() -> dict:
+    """What measures, as every stage's record keeps it: `hardware`, `software`, `packages`, `threads`."""
+    return {
+        "hardware": hardware(),
+        "software": software(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "threads": torch.get_num_threads(),
+    }
 
 
 def hardware() -> dict[str, str]:
-    """The machine, as a table's row: GPU, processor, cores, memory, operating system."""
+    """GPU ("none" without one), processor, cores, memory, operating system."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
         "GPU": gpu,
@@ -107,17 +131,37 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def software() -> pd.DataFrame:
-    """Table 6.3 of this machine: `name`, `version` of Python, CUDA and the driver ("none" without a GPU)."""
+def software() -> dict[str, str]:
+    """Python, CUDA and its driver; "none" without a GPU."""
     driver = "none"
     if torch.cuda.is_available():
         import pynvml
 
         pynvml.nvmlInit()
         driver = pynvml.nvmlSystemGetDriverVersion()
-    rows = [
-        ("Python", platform.python_version()),
-        ("CUDA", torch.version.cuda or "none"),
-        ("NVIDIA driver", driver),
-    ]
+    return {
+        "Python": platform.python_version(),
+        "CUDA": torch.version.cuda or "none",
+        "NVIDIA driver": driver,
+    }
+
+
+def machines(records: list[dict]) -> pd.DataFrame:
+    """Table 6.2 of what was measured: a row a machine and commit, with the `stages` that were made there.
+
+    Parameters
+    ----------
+    records: of stages, each with what `machine` says and its `commit`.
+    """
+    rows = pd.DataFrame([record["hardware"] | {"commit": record["commit"]} for record in records])
+    return rows.value_counts(sort=False).rename("stages").reset_index()
+
+
+def versions(records: list[dict], what: str) -> pd.DataFrame:
+    """Tables 6.3 ("software") and 6.4 ("packages") of what was measured: `name`, `version`; all versions that took part."""
+    taken: dict[str, set[str]] = {}
+    for record in records:
+        for name, version in record[what].items():
+            taken.setdefault(name, set()).add(version)
+    rows = [(name, ", ".join(sorted(found))) for name, found in taken.items()]
     return pd.DataFrame(rows, columns=["name", "version"])

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from eelib.study.errors import InputError
-from eelib.study.provenance import code_hash, commit, package_versions
+from eelib.study.provenance import code_hash, commit, machine
 
 RECORD = "stage.json"
-_RECORDED_PACKAGES = ["torch", "transformers", "tokenizers", "numpy", "stable-baselines3"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,11 @@ class Artifact:
 
     path: Path
     key: str
+
+    @property
+    def record(self) -> dict:
+        """How it came to be: name, configuration, inputs, commit, seconds, and the machine that made it."""
+        return json.loads((self.path / RECORD).read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -91,9 +95,8 @@ def make(stage: Stage, root: Path, function: Callable[[Path], None], force: bool
             "config": stage.config,
             "inputs": {artifact.path.name: artifact.key for artifact in stage.inputs},
             "commit": commit(),
-            "packages": package_versions(_RECORDED_PACKAGES),
             "seconds": round(time.perf_counter() - started, 1),
-        }
+        } | machine()
         (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         if folder.exists():  # moved first: a kill while it is deleted must not leave half of it in place
             shutil.rmtree(replaced, ignore_errors=True)
