@@ -15,7 +15,7 @@ from eelib.decoding.cache import KeyValueCache
 from eelib.decoding.criteria import FixedLayer
 from eelib.decoding.policy import ExitPolicy
 from eelib.evaluation.sweep import Setting
-from eelib.pipeline import agents, caching, frontier, observations, overhead, results
+from eelib.pipeline import agents, caching, fixed_exits, frontier, intervals, observations, overhead, results
 from eelib.pipeline.frontier import probabilities
 from eelib.report import chapter6_results
 from eelib.rl.rollouts import Rollouts
@@ -223,3 +223,44 @@ def test_optimal_exits_are_counted_over_tokens_and_over_all_agents_decisions(mon
     assert frame["layer"].tolist() == [4, 6, 10, 12]
     assert frame["tokens"].tolist() == [1, 2, 0, 1]
     assert frame["decisions"].tolist() == [2, 8, 0, 6]
+
+
+def test_kinds_are_compared_over_projects_by_hand():
+    """Two projects of two files each; the aggregated model is right twice as often as the plain one in the first alone."""
+    rows = [
+        {"layer": layer, "sample": sample, "project": project, "kind": kind, "accuracy": accuracy}
+        for layer in (4, 8)
+        for kind, accuracies in {"plain": [0.2, 0.2, 0.6, 0.6], "aggregated": [0.4, 0.4, 0.6, 0.6]}.items()
+        for sample, project, accuracy in zip("wxyz", "aabb", accuracies, strict=True)
+    ]
+    table = fixed_exits.kinds_frame(pd.DataFrame(rows).assign(model="model", language="java"))
+    assert table["layer"].tolist() == [4, 4, 8, 8] and set(table["kind"]) == {"plain", "aggregated"}
+    plain, aggregated = (table[table["kind"] == kind].iloc[0] for kind in ("plain", "aggregated"))
+    assert plain[["accuracy", "low", "high"]].tolist() == pytest.approx([0.4, 0.2, 0.6])
+    assert plain[["over_plain", "over_plain_low", "over_plain_high"]].tolist() == [0, 0, 0]
+    over = aggregated[["over_plain", "over_plain_low", "over_plain_high"]].tolist()
+    assert over == pytest.approx([0.1, 0.0, 0.2]) and aggregated[["samples", "projects"]].tolist() == [4, 2]
+
+
+def test_intervals_are_over_projects_by_hand(monkeypatch):
+    """Three files, two of them of one project: the full model's token accuracy is 0 there and 1 in the other project."""
+    rows = pd.DataFrame(
+        [
+            {"kind": "aggregated", "criterion": criterion, "threshold": threshold, "sample": sample}
+            | {
+                "prediction": "a",
+                "reference": "a",
+                "token_accuracy": right,
+                "agrees": [True],
+                "exit_layers": [depth],
+            }
+            for criterion, threshold, depth in (("full", np.nan, 8), ("agent", 0.9, 4))
+            for sample, right in (("x", 0.0), ("y", 0.0), ("z", 1.0))
+        ]
+    )
+    monkeypatch.setattr(intervals, "evaluation_rows", lambda *_: rows)
+    monkeypatch.setattr(intervals, "projects_of", lambda *_: {"x": "p", "y": "p", "z": "q"})
+    table = intervals.interval_frame(None, "model", "java", 0.2).set_index(["label", "score"])
+    right, depth = table.loc[("full", "token_accuracy")], table.loc[("0.9", "mean_layers")]
+    assert right[["mean", "low", "high", "projects"]].tolist() == pytest.approx([1 / 3, 0, 1, 2])
+    assert depth[["mean", "over_full", "over_full_low", "over_full_high"]].tolist() == [4, -4, -4, -4]

@@ -22,7 +22,9 @@ def test_bootstrap_interval_is_close_to_the_normal_one():
 
 def test_bootstrap_interval_covers_the_true_mean_as_often_as_it_says():
     rng = np.random.default_rng(2)
-    intervals = [bootstrap_interval(rng.exponential(size=60), 0.8, n_resamples=300) for _ in range(200)]
+    intervals = [
+        bootstrap_interval(rng.exponential(size=60), confidence=0.8, n_resamples=300) for _ in range(200)
+    ]
     covered = np.mean([interval.low <= 1.0 <= interval.high for interval in intervals])
     assert 0.7 < covered < 0.88  # a binomial with p = 0.8 over 200 stays within about 0.08
 
@@ -36,7 +38,7 @@ def test_bootstrap_is_repeatable_and_depends_on_the_seed():
 
 def test_higher_confidence_is_wider():
     values = np.arange(30.0)
-    narrow, wide = bootstrap_interval(values, 0.5), bootstrap_interval(values, 0.99)
+    narrow, wide = (bootstrap_interval(values, confidence=level) for level in (0.5, 0.99))
     assert wide.low < narrow.low < narrow.mean < narrow.high < wide.high
 
 
@@ -45,6 +47,33 @@ def test_resampling_in_batches_changes_nothing(monkeypatch):
     whole = bootstrap_interval(values, n_resamples=200)
     monkeypatch.setattr("eelib.evaluation.statistics._RESAMPLED_VALUES_AT_ONCE", 400)
     assert bootstrap_interval(values, n_resamples=200) == whole
+
+
+def test_whole_groups_are_drawn_again():
+    """Two projects of three files each, all alike within: four equally likely draws, with the means 0, 0.5, 0.5 and 1."""
+    values, projects = [0.0, 0.0, 0.0, 1.0, 1.0, 1.0], ["a", "a", "a", "b", "b", "b"]
+    assert bootstrap_interval(values, projects) == (0.5, 0.0, 1.0)
+    middle = bootstrap_interval(
+        values, projects, confidence=0.4
+    )  # a quarter of the draws lies beyond either end
+    assert middle == (0.5, 0.5, 0.5)
+    by_file = bootstrap_interval(values)
+    assert 0.0 < by_file.low < by_file.high < 1.0
+    # A project of five files weighs more than one of a single file.
+    assert bootstrap_interval([0.0] * 5 + [6.0], list("aaaaab")).mean == 1.0
+    assert bootstrap_interval([1.0, 2.0], ["a", "a"]) == pytest.approx((1.5, NAN, NAN), nan_ok=True)
+
+
+def test_groups_of_one_value_each_are_no_groups():
+    values = np.random.default_rng(3).normal(size=30)
+    assert bootstrap_interval(values, list(range(30))) == bootstrap_interval(values)
+
+
+def test_a_rest_of_rounding_is_no_difference():
+    third = 0.1 + 0.2  # not 0.3
+    assert paired_difference([third, 0.5, 0.25], [0.3, 0.5, 0.25]) == (0.0, 0.0, 0.0)
+    ends = bootstrap_interval([0.1, 0.2, -0.3, 0.1, 0.2, -0.3], list("aaabbb"))
+    assert (ends.low, ends.high) == (0.0, 0.0)
 
 
 def test_one_value_has_no_interval_and_equal_values_one_of_no_width():
@@ -110,6 +139,7 @@ def test_equal_y_explain_nothing():
         (lambda: bootstrap_interval([]), r"values has shape \(0,\)"),
         (lambda: bootstrap_interval([[1.0, 2.0]]), r"values has shape \(1, 2\)"),
         (lambda: bootstrap_interval([1.0, NAN, NAN]), "2 of the 3 values are not finite"),
+        (lambda: bootstrap_interval([1.0, 2.0], ["a"]), "groups has 1 names and values has 2"),
         (lambda: bootstrap_interval([1.0, 2.0], confidence=95), "confidence is 95"),
         (lambda: bootstrap_interval([1.0], confidence=0), "confidence is 0"),
         (lambda: paired_difference([1.0, 2.0], [1.0]), "a has 2 values and b has 1"),

@@ -1,6 +1,6 @@
 """Intervals: how far a mean, a difference or a slope could move had other samples been drawn."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,30 +31,43 @@ class LinearFit(NamedTuple):
 
 
 def bootstrap_interval(
-    values: Sequence[float], confidence: float = 0.95, n_resamples: int = 2000, seed: int = 0
+    values: Sequence[float],
+    groups: Sequence[Hashable] | None = None,
+    confidence: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 0,
 ) -> Interval:
-    """Mean of `values` and its percentile bootstrap interval (`scipy.stats.bootstrap`), resampling the values.
+    """Mean of `values` and its percentile bootstrap interval (`scipy.stats.bootstrap`), resampling groups of values.
 
-    The percentile interval is what rliable reports, and it is defined for values of two levels (exact match) as well.
+    `groups` names each value's group, such as a file's project: files of one project resemble each other, so that whole
+    projects are drawn again, not files (cluster bootstrap; Cameron, Gelbach & Miller 2008). Without them every value is a
+    group. The percentile interval is what rliable reports, and it is defined for values of two levels (exact match) as well.
     The same arguments give the same interval.
 
-    Degenerate cases, decided here and not by the resampling: one value says nothing about its spread, and both ends are
+    Degenerate cases, decided here and not by the resampling: one group says nothing about the spread, and both ends are
     NaN; equal values have an interval of no width.
 
     Raises:
-        InputError: no value, a value that is not finite (leave unmeasured samples out before, and say how many), or
-            a confidence outside (0, 1).
+        InputError: no value, a value that is not finite (leave unmeasured samples out before, and say how many), not as
+            many groups as values, or a confidence outside (0, 1).
     """
     values = _checked_values("values", values)
     if not 0 < confidence < 1:
         raise InputError(f"confidence is {confidence}, expected a number between 0 and 1")
-    if len(values) == 1:
-        return Interval(float(values[0]), float("nan"), float("nan"))
+    groups = range(len(values)) if groups is None else list(groups)
+    if len(groups) != len(values):
+        raise InputError(f"groups has {len(groups)} names and values has {len(values)}, expected as many")
+    place = {group: index for index, group in enumerate(dict.fromkeys(groups))}
+    index = np.array([place[group] for group in groups])
+    mean = float(values.mean())
+    if len(place) == 1:
+        return Interval(mean, float("nan"), float("nan"))
     if np.all(values == values[0]):
         return Interval(*[float(values[0])] * 3)
     result = stats.bootstrap(
-        (values,),
-        np.mean,
+        (np.bincount(index, values), np.bincount(index)),
+        lambda sums, counts, axis: sums.sum(axis) / counts.sum(axis),
+        paired=True,
         n_resamples=n_resamples,
         batch=max(1, _RESAMPLED_VALUES_AT_ONCE // len(values)),
         vectorized=True,
@@ -62,25 +75,29 @@ def bootstrap_interval(
         method="percentile",
         rng=np.random.default_rng(seed),
     )
-    low, high = result.confidence_interval
-    return Interval(float(values.mean()), float(low), float(high))
+    low, high = map(float, result.confidence_interval)
+    # Sums of values that cancel leave a rest of rounding, which must not tell an interval's end from 0.
+    rounding = 1e-12 * np.abs(values).max()
+    return Interval(mean, *(0.0 if abs(end) < rounding else end for end in (low, high)))
 
 
 def paired_difference(
     a: Sequence[float],
     b: Sequence[float],
+    groups: Sequence[Hashable] | None = None,
     confidence: float = 0.95,
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """Mean of `a - b` over pairs and its bootstrap interval, resampling pairs.
+    """Mean of `a - b` over pairs and its bootstrap interval, resampling groups of pairs.
 
     For two settings scored on the same samples, in the same order: what the samples have in common cancels, and the
-    interval is narrower than the settings' own. Degenerate cases and errors as in `bootstrap_interval`, and different
-    lengths are an InputError.
+    interval is narrower than the settings' own. A pair that differs by rounding alone is a tie. Degenerate cases and errors
+    as in `bootstrap_interval`, and different lengths are an InputError.
     """
     a, b = _checked_pairs("a", a, "b", b)
-    return bootstrap_interval(a - b, confidence, n_resamples, seed)
+    difference = np.where(np.isclose(a, b, rtol=1e-12, atol=0.0), 0.0, a - b)
+    return bootstrap_interval(difference, groups, confidence, n_resamples, seed)
 
 
 def linear_fit_interval(x: Sequence[float], y: Sequence[float], confidence: float = 0.95) -> LinearFit:

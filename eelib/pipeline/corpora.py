@@ -32,6 +32,11 @@ def files_of(artifact: Artifact, split: str) -> list[CodeFile]:
     return [file for file in read_corpus(artifact.path / "corpus.parquet") if file.split == split]
 
 
+def projects_of(study: Study, language: str) -> dict[str, str]:
+    """The project of every test file, by the file's id, which is a sample's."""
+    return {file.id: file.project for file in files_of(corpus(study, language), "test")}
+
+
 def describe_source(study: Study) -> str:
     """One sentence on where the corpora come from."""
     data = study.profile.data

@@ -14,7 +14,7 @@ from eelib.evaluation.sweep import Setting, predictions, summarise, summarise_ti
 from eelib.models.exits import exit_points
 from eelib.models.loading import fingerprint
 from eelib.models.parts import ModelParts
-from eelib.pipeline.corpora import corpus, files_of
+from eelib.pipeline.corpora import corpus, files_of, projects_of
 from eelib.pipeline.models import KINDS, fine_tuned, load_kind
 from eelib.pipeline.parallel import side_by_side
 from eelib.pipeline.study import Study
@@ -141,11 +141,13 @@ def _samples(study: Study, data: Artifact, tokenizer: PreTrainedTokenizerBase) -
 
 
 def sample_accuracies(study: Study) -> pd.DataFrame:
-    """The rows of `layer_accuracy` of every setting, with `model`, `language` and `kind`."""
+    """The rows of `layer_accuracy` of every setting, with `model`, `language`, `kind` and the sample's `project`."""
     frames = []
     for model, language in study.settings:
+        projects = projects_of(study, language)
         for kind in KINDS:
             layers = pd.read_parquet(layer_accuracy(study, model, language, kind).path / "layers.parquet")
+            layers["project"] = layers["sample"].map(projects)
             frames.append(layers.assign(model=model, language=language, kind=kind))
     return pd.concat(frames, ignore_index=True)
 
@@ -162,7 +164,7 @@ def accuracy_frame(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def kinds_frame(samples: pd.DataFrame) -> pd.DataFrame:
-    """The kinds of model compared at the first exit point and the last layer, with 95% bootstrap intervals over samples.
+    """The kinds of model compared at the first exit point and the last layer, with 95% bootstrap intervals over projects.
 
     One row a setting, layer and kind: `accuracy` with `low` and `high`; `over_plain` is the mean paired difference to the
     plainly fine-tuned model on the same samples, with `over_plain_low` and `over_plain_high`.
@@ -171,12 +173,13 @@ def kinds_frame(samples: pd.DataFrame) -> pd.DataFrame:
     for (model, language), setting in samples.groupby(["model", "language"], sort=False):
         last = setting["layer"].max()
         for layer in (exit_points(last)[0], last):
-            by_kind = {
-                kind: frame.sort_values("sample")["accuracy"].to_numpy()
-                for kind, frame in setting[setting["layer"] == layer].groupby("kind", sort=False)
-            }
-            for kind, values in by_kind.items():
-                own, paired = bootstrap_interval(values), paired_difference(values, by_kind["plain"])
+            at = setting[setting["layer"] == layer]
+            by_kind = at.pivot(index=["project", "sample"], columns="kind", values="accuracy")
+            groups = by_kind.index.get_level_values("project")
+            for kind in at["kind"].unique():
+                values = by_kind[kind]
+                own = bootstrap_interval(values, groups)
+                paired = paired_difference(values, by_kind["plain"], groups)
                 row = {"model": model, "language": language, "layer": layer, "kind": kind}
                 row |= {"accuracy": own.mean, "low": own.low, "high": own.high}
                 row |= {
@@ -184,6 +187,7 @@ def kinds_frame(samples: pd.DataFrame) -> pd.DataFrame:
                     "over_plain_low": paired.low,
                     "over_plain_high": paired.high,
                     "samples": len(values),
+                    "projects": groups.nunique(),
                 }
                 rows.append(row)
     return pd.DataFrame(rows)

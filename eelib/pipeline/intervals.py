@@ -5,6 +5,7 @@ import pandas as pd
 
 from eelib.evaluation.metrics import per_sample_metrics
 from eelib.evaluation.statistics import bootstrap_interval, paired_difference
+from eelib.pipeline.corpora import projects_of
 from eelib.pipeline.results import evaluation_rows
 from eelib.pipeline.study import Study
 
@@ -33,19 +34,20 @@ def sample_scores(rows: pd.DataFrame, language: str) -> pd.DataFrame:
 def interval_frame(study: Study, model: str, language: str, fraction: float) -> pd.DataFrame:
     """One row a label and score: `mean`, `low`, `high`, and `over_full`, `over_full_low`, `over_full_high`, paired by sample.
 
-    95%, percentile bootstrap over samples. The base model has its own tokens at every position, so all are compared on text,
+    95%, percentile bootstrap over projects, `projects` of them: files of one project resemble each other. The base model has its own tokens at every position, so all are compared on text,
     token accuracy apart.
     """
     scores = sample_scores(evaluation_rows(study, model, language, fraction), language)
-    rows = []
+    projects, rows = projects_of(study, language), []
     for label in scores.index.get_level_values("label").unique():
         of_label, full = scores.loc[label], scores.loc["full"]
         full = full.loc[of_label.index]
+        groups = [projects[sample] for sample in of_label.index]
         for score in SCORES:
-            mean = bootstrap_interval(of_label[score])
-            difference = paired_difference(of_label[score], full[score])
+            mean = bootstrap_interval(of_label[score], groups)
+            difference = paired_difference(of_label[score], full[score], groups)
             rows.append(
-                {"label": label, "score": score}
+                {"label": label, "score": score, "projects": len(set(groups))}
                 | dict(zip(["mean", "low", "high"], mean, strict=True))
                 | dict(zip(["over_full", "over_full_low", "over_full_high"], difference, strict=True))
             )

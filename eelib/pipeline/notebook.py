@@ -15,3 +15,8 @@ def show_source(*functions: Callable) -> None:
 def say(text: str) -> None:
     """A paragraph with computed numbers in it."""
     display(Markdown(text))
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: "1 sample", "2 samples"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
