@@ -1,6 +1,7 @@
 """Figures and tables as files: the same bytes every time, whole or absent, and every cell as it was."""
 
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -186,3 +187,16 @@ def test_tables_are_byte_stable_and_refuse_what_they_cannot_write(tmp_path):
         save_table(frame, "t", tmp_path, STAMP, {"b": "%.1f"})
     with pytest.raises(InputError, match="single line"):
         save_table(frame, "t", tmp_path, "two\nlines")
+
+
+def test_a_table_is_shown_as_it_is_saved(tmp_path):
+    frame = pd.DataFrame(
+        {"a": [0.12345678, float("nan")], "energy_wh": [float("nan"), 2.0], "n": [1, 2]}, index=[5, 7]
+    )
+    floats = {"a": "%.2f"}
+    html = tables.shown(frame, floats).to_html()
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", html)
+    assert cells == ["0.12", "not measured", "1", "–", "2", "2"]
+    tables.save_table(frame, "table", tmp_path, "stamp", floats)
+    rows = (tmp_path / "table.md").read_text().splitlines()[2:4]
+    assert [cell.strip() for row in rows for cell in row.strip("|").split("|")] == cells

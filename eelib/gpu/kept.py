@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 
 from eelib.gpu.measured import FOLDER, kept_windows, provenance
 from eelib.pipeline.study import refuse_undeclared_parameters
 from eelib.report.figures import save_figure
-from eelib.report.tables import save_table
+from eelib.report.tables import save_table, shown
 from eelib.study.errors import InputError
 from eelib.study.profile import check_choice, variant_name
 from eelib.study.provenance import PACKAGE
@@ -49,9 +50,10 @@ class Kept:
         save_figure(figure, name, Path("figures") / self.variant, self.stamp)
         return figure
 
-    def table(self, frame: pd.DataFrame, name: str) -> None:
-        """Save a table as CSV and Markdown with the stamp."""
+    def table(self, frame: pd.DataFrame, name: str) -> Styler:
+        """Save a table as CSV and Markdown with the stamp, and return it for the notebook to show."""
         save_table(frame, name, Path("tables") / self.variant, self.stamp)
+        return shown(frame)
 
 
 def open_kept(results: str, dtype: str, context: int) -> Kept:

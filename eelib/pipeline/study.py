@@ -17,9 +17,10 @@ import torch
 import transformers
 from IPython import get_ipython
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 
 from eelib.report.figures import save_figure
-from eelib.report.tables import save_table
+from eelib.report.tables import save_table, shown
 from eelib.study import provenance
 from eelib.study.errors import InputError
 from eelib.study.profile import (
@@ -137,10 +138,10 @@ class Study:
 
     def table(
         self, frame: pd.DataFrame, name: str, *inputs: Artifact, floats: dict[str, str] | None = None
-    ) -> pd.DataFrame:
+    ) -> Styler:
         """Save a table as CSV and Markdown with its stamp, and return it for the notebook to show."""
         save_table(frame, name, Path("tables") / self.variant, self.stamp(*inputs), floats or {})
-        return frame
+        return shown(frame, floats)
 
 
 def open_study(

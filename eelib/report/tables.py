@@ -12,6 +12,7 @@ import math
 from pathlib import Path
 
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from eelib.report.files import exhibit_path, write_whole
 from eelib.study.errors import InputError
@@ -52,6 +53,18 @@ def save_table(
         write_whole(exhibit_path(folder, name, ".csv"), _csv(columns, rows, stamp).encode()),
         write_whole(exhibit_path(folder, name, ".md"), _markdown(columns, rows, numeric, stamp).encode()),
     ]
+
+
+def shown(frame: pd.DataFrame, floats: dict[str, str] | None = None) -> Styler:
+    """The table as a notebook shows it: every cell as `save_table` writes it, without the index."""
+    floats = floats or {}
+    style = Styler(frame.reset_index(drop=True), uuid_len=0, cell_ids=False).hide(axis="index")
+    for column in frame:
+        name, printed = str(column), floats.get(column, "%.6g")
+        style = style.format(
+            lambda value, name=name, printed=printed: _cell(value, name, printed) or "–", subset=[column]
+        )
+    return style
 
 
 def read_table(path: Path | str) -> pd.DataFrame:
