@@ -28,7 +28,7 @@ Accuracy of the next token and agreement with the last layer on test projects of
 
 {layers}
 
-Both languages are trained together. Every step, loss by layer: `*_log.csv`. Validation projects over the tokens seen: `*_curve.csv`. Recipe and ranks: `*.json`.
+Both languages are trained together. Every step of the last run, loss by layer: `*_log.csv`. Validation projects over the tokens seen: `*_curve.csv`. Recipe and ranks: `*.json`.
 
 Tokens seen are few: middle layers gain with every further token, and a later version of these files is to be expected. Exits of such a model are for studying early exit.
 
