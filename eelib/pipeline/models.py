@@ -188,7 +188,7 @@ def models_table(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def validation_losses(study: Study, model: str, language: str, blocks: int = 8) -> Artifact:
+def validation_losses(study: Study, model: str, language: str, blocks: int = 4) -> Artifact:
     """Next-token loss of each exit point and the last layer on validation files, for every kind: `losses.parquet`.
 
     Exit points are decoded at the share of positions that training takes, the same for all kinds and layers.
