@@ -189,13 +189,17 @@ class HeadLoss(torch.autograd.Function):
         for start in range(0, len(states), size):
             rows = slice(start, start + size)
             logits, shares = decoded(states[rows])
-            target = torch.zeros_like(logits).scatter_(-1, targets[rows, None], 1.0)
+            target, minus = targets[rows, None], torch.full_like(logits[:, :1], -1.0)
+            normaliser = logits.logsumexp(-1, keepdim=True)
+            losses[rows] = (normaliser - logits.gather(-1, target)).squeeze(-1)
             if teachers is not None:
                 soft = (taught[rows] >= 0).nonzero().squeeze(1)
-                target[soft] = decoded(teachers[taught[rows][soft]])[0].softmax(-1)
-            normaliser = logits.logsumexp(-1, keepdim=True)
-            losses[rows] = normaliser.squeeze(-1) - (target * logits).sum(-1)
-            gradient = logits.sub_(normaliser).exp_().sub_(target)
+                wanted = decoded(teachers[taught[rows][soft]])[0].softmax(-1)
+                losses[start + soft] = normaliser[soft, 0] - (wanted * logits[soft]).sum(-1)
+                minus[soft] = 0.0
+            gradient = logits.sub_(normaliser).exp_().scatter_add_(-1, target, minus)
+            if teachers is not None:
+                gradient[soft] -= wanted
             gradient *= row_weights[rows, None]
             if softcap is not None:
                 gradient *= 1 - shares * shares
@@ -205,9 +209,8 @@ class HeadLoss(torch.autograd.Function):
                 grad_bias += gradient.sum(0)
         ctx.save_for_backward(grad_states, grad_head, grad_bias)
         ctx.mark_non_differentiable(losses)
-        return (
-            losses * row_weights
-        ).sum(), losses  # a product of vectors, `@`, would be bfloat16 under autocast
+        # A product of vectors, `@`, would be bfloat16 under autocast.
+        return (losses * row_weights).sum(), losses
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
