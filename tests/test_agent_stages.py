@@ -149,9 +149,9 @@ def test_overhead_has_one_energy_window_a_setting(parts, prompts, monkeypatch, t
         "policy_of": ExitPolicy([torch.zeros(2, parts.width)], [torch.zeros(2)], "fingerprint"),
         "agent_settings": [early],
         "decoding_stage": None,
-        "EnergyMonitor": monitor,
     }.items():
         monkeypatch.setattr(overhead, name, lambda *_, value=value: value)
+    monkeypatch.setattr(results, "EnergyMonitor", lambda: monitor)
     study = SimpleNamespace(
         profile=SimpleNamespace(
             evaluation=SimpleNamespace(timing_samples=2, timing_repeats=1),

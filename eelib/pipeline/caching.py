@@ -9,12 +9,17 @@ import pandas as pd
 
 from eelib.decoding.cache import CacheMode
 from eelib.decoding.criteria import FullDepth
-from eelib.evaluation.energy import EnergyMonitor
-from eelib.evaluation.sweep import Setting, predictions, summarise, summarise_timings, timings
+from eelib.evaluation.sweep import Setting, predictions, summarise, summarise_timings
 from eelib.models.loading import load_config
 from eelib.pipeline.models import load_kind
 from eelib.pipeline.parallel import side_by_side
-from eelib.pipeline.results import agent_settings, chosen_samples, decoding_stage, evaluation_rows
+from eelib.pipeline.results import (
+    agent_settings,
+    chosen_samples,
+    decoding_stage,
+    evaluation_rows,
+    timed_settings,
+)
 from eelib.pipeline.study import Study
 from eelib.study.stages import Artifact
 
@@ -51,16 +56,7 @@ def cached_timings(study: Study, model: str, language: str, fraction: float) -> 
     def measure(folder: Path) -> None:
         parts, tokenizer = load_kind(study, model, language, "aggregated")
         samples, _ = chosen_samples(study, language, tokenizer, fraction, config.timing_samples)
-        settings, new_tokens = _cached_settings(study, model, language), study.profile.context.new_tokens
-        rows = timings(
-            parts,
-            samples,
-            settings,
-            new_tokens,
-            config.timing_repeats,
-            EnergyMonitor(),
-            tokenizer.eos_token_id,
-        )
+        rows = timed_settings(study, parts, tokenizer, samples, _cached_settings(study, model, language))
         rows.to_parquet(folder / "timings.parquet", index=False)
 
     return study.stage(stage, "07", measure, timed=True)

@@ -11,11 +11,11 @@ from eelib.decoding.criteria import Agent, FullDepth, Scripted
 from eelib.decoding.generate import generate
 from eelib.evaluation.decisions import costs
 from eelib.evaluation.energy import EnergyMonitor
-from eelib.evaluation.sweep import Setting, summarise_timings, timings
+from eelib.evaluation.sweep import Setting, summarise_timings
 from eelib.models.parts import ModelParts
 from eelib.pipeline.agents import agent, policy_of
 from eelib.pipeline.models import fine_tuned, load_kind
-from eelib.pipeline.results import agent_settings, chosen_samples, decoding_stage
+from eelib.pipeline.results import agent_settings, chosen_samples, decoding_stage, timed_settings
 from eelib.pipeline.study import Study
 from eelib.study.stages import Artifact, Stage
 
@@ -66,7 +66,7 @@ def overhead(study: Study, model: str, language: str, fraction: float) -> Artifa
                 decisions[setting.threshold, sample] = passed
             replay = {sample: Scripted([trace]) for sample, trace in traces.items()}
             settings += [setting, Setting("scripted", replay, setting.threshold)]
-        rows = timings(parts, samples, settings, new_tokens, config.timing_repeats, EnergyMonitor(), end)
+        rows = timed_settings(study, parts, tokenizer, samples, settings)
         rows["decisions"] = [
             decisions.get(key) for key in zip(rows["threshold"], rows["sample"], strict=True)
         ]

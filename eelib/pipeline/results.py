@@ -16,6 +16,7 @@ from eelib.evaluation.energy import EnergyMonitor
 from eelib.evaluation.flops import generation_flops
 from eelib.evaluation.sweep import Setting, predictions, summarise, summarise_timings, timings
 from eelib.models.loading import fingerprint, load_config, load_tokenizer
+from eelib.models.parts import ModelParts
 from eelib.pipeline.agents import agent, agents, policy_of
 from eelib.pipeline.corpora import corpus, files_of
 from eelib.pipeline.models import KINDS, fine_tuned, load_kind
@@ -146,6 +147,18 @@ def evaluation_rows(study: Study, model: str, language: str, fraction: float) ->
     return pd.concat(frames, ignore_index=True)
 
 
+def timed_settings(
+    study: Study,
+    parts: ModelParts,
+    tokenizer: PreTrainedTokenizerBase,
+    samples: list[Sample],
+    settings: list[Setting],
+) -> pd.DataFrame:
+    """`sweep.timings` with the profile's repeats and longest completion, on this machine's counters."""
+    repeats, new_tokens = study.profile.evaluation.timing_repeats, study.profile.context.new_tokens
+    return timings(parts, samples, settings, new_tokens, repeats, EnergyMonitor(), tokenizer.eos_token_id)
+
+
 def evaluation_timings(study: Study, model: str, language: str, fraction: float) -> Artifact:
     """Time and energy of a subset of the same samples, one prompt at a time: `timings.parquet`.
 
@@ -163,24 +176,14 @@ def evaluation_timings(study: Study, model: str, language: str, fraction: float)
     )
 
     def measure(folder: Path) -> None:
-        config, new_tokens = study.profile.evaluation, study.profile.context.new_tokens
-        rows = []
+        config, rows = study.profile.evaluation, []
         for kind in ("base", "aggregated"):
             parts, tokenizer = load_kind(study, model, language, kind)
             samples, _ = chosen_samples(study, language, tokenizer, fraction, config.timing_samples)
             settings = [Setting("full", FullDepth()), Setting("full", FullDepth(), cache=CacheMode.PROPAGATE)]
             if kind == "aggregated":
                 settings += agent_settings(study, model, language, [0])
-            timed = timings(
-                parts,
-                samples,
-                settings,
-                new_tokens,
-                config.timing_repeats,
-                EnergyMonitor(),
-                tokenizer.eos_token_id,
-            )
-            rows.append(timed.assign(kind=kind))
+            rows.append(timed_settings(study, parts, tokenizer, samples, settings).assign(kind=kind))
         pd.concat(rows).to_parquet(folder / "timings.parquet", index=False)
 
     return study.stage(stage, "05", measure, timed=True)
