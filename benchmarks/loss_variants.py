@@ -17,13 +17,13 @@ import pandas as pd
 import torch
 from measuring import FOLDER, report
 
+from eelib.data.corpus import split_of
 from eelib.models.exits import loss_weights
 from eelib.models.loading import load_config, load_model, load_tokenizer
 from eelib.models.parts import take_apart
-from eelib.pipeline import open_study
-from eelib.pipeline.corpora import corpus, files_of
+from eelib.profile import FineTuning
 from eelib.report.figures import curve, entries_of, finished, label, new_figure, outside_legend
-from eelib.study.profile import FineTuning
+from eelib.study.notebook import open_study
 from eelib.training.finetune import fine_tune, snapshot_steps
 from eelib.training.loss import layer_losses
 from eelib.training.packing import encode_files, pack
@@ -89,10 +89,10 @@ def main() -> None:
     args = parser.parse_args()
     study = open_study("02", "laptop")
     torch.set_num_threads(args.threads)
-    data, tokenizer = corpus(study, args.language), load_tokenizer(args.model)
+    data, tokenizer = study.load("corpus", language=args.language), load_tokenizer(args.model)
     config = replace(study.profile.fine_tuning, steps=args.steps)
     ids, validation = (
-        encode_files((" ".join(file.code) for file in files_of(data, split)), tokenizer)
+        encode_files((" ".join(file.code) for file in split_of(data, split)), tokenizer)
         for split in ("train", "validation")
     )
     packed = pack(validation, config.sequence_length)

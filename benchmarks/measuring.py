@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from eelib import provenance
 from eelib.decoding.policy import ExitPolicy
 from eelib.models.loading import load_model
 from eelib.models.parts import ModelParts, take_apart
-from eelib.study import provenance
 
 FOLDER = Path("results/benchmarks")
 # Llama-3.2-3B's depth at a third of its width: about 350 million parameters, random.

@@ -8,11 +8,11 @@ from paper_sides import FULL, NEW_TOKENS, Side, always, captured, eager, full, h
 from eelib.decoding.cache import CacheMode
 from eelib.decoding.criteria import Agent, FixedLayer, Scripted, Shadowed
 from eelib.decoding.generate import generate
+from eelib.errors import InputError
 from eelib.gpu.geometries import build
 from eelib.gpu.graphs import COMPILER, MODES, GraphDecoder, generate_captured
 from eelib.models.parts import ModelParts, take_apart
 from eelib.report.thesis_numbers import load_exit_layers
-from eelib.study.errors import InputError
 
 PARTS = ("reference", "generate-compiled", "fixed", "traces-java", "traces-python")
 DECODERS = {"graphs": None, "graphs-compiled": COMPILER}

@@ -26,11 +26,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # for machines where eeli
 from paper_parts import DECODERS, PARTS, check, sides_of
 from paper_sides import Side, copy_bandwidth, measure, warm_up
 
+from eelib import provenance
+from eelib.errors import InputError
 from eelib.evaluation.nvml import card_state
 from eelib.gpu.geometries import build, decoding_bytes
 from eelib.models.parts import take_apart
-from eelib.study import provenance
-from eelib.study.errors import InputError
 
 FOLDER = Path("results/gpu/paper_scale")
 SHARE_OF_LIMIT = 0.9  # no window is begun after it

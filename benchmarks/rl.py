@@ -16,10 +16,10 @@ import torch
 from measuring import interleaved, model_named, random_prompts, report
 
 from eelib.models.exits import exit_points
+from eelib.profile import load_profile
 from eelib.rl.agent import coefficients_for, train_agent
 from eelib.rl.env import EarlyExitEnv, RolloutVecEnv
 from eelib.rl.rollouts import LiveEpisodes, Rollouts
-from eelib.study.profile import load_profile
 
 LAYERS, TOKENS, PROMPT = 28, 15, 120
 WIDTHS = {128: 60, 3072: 180}  # and seconds that 500,000 steps of PPO may take

@@ -1,8 +1,9 @@
-"""Write docs/map.md: for every figure and table, its notebook, the functions that compute it, and the one that draws it.
+"""Write docs/map.md, docs/graph.md and docs/data.md: for every figure and table, its notebook, what was measured for it, and what computes and draws it.
 
     .venv/bin/python scripts/exhibit_map.py
 
-Read from the notebooks' code: what each exhibit's arguments were assigned from, traced back to functions of eelib.
+Read from the notebooks' code: the nodes that an exhibit names, and what its first argument was assigned from, traced back to
+functions of eelib.
 """
 
 import ast
@@ -15,6 +16,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from eelib.report.naming import RESULT_FIGURES, RESULT_TABLES
+from eelib.server.measure import SERVING
+from eelib.study.datasets import dictionary
+from eelib.study.graph import NODES, described, drawn
 
 ROOT = Path(__file__).parent.parent
 OPENED = ("study", "kept")  # what notebooks call the study; its `figure` and `table` make the exhibits
@@ -22,8 +26,10 @@ HEADER = """# Where every exhibit comes from
 
 Made by `scripts/exhibit_map.py` from the notebooks' code; a test holds it to them. Functions are named by file below `eelib/`.
 
-| Exhibit | Notebook | Computed by | Drawn by |
-|---|---|---|---|
+A *node* of the study's graph (`eelib/study/graph.py`) is what was made for the exhibit; *aggregated by* turns its rows into what is shown.
+
+| Exhibit | Notebook | Nodes | Aggregated by | Drawn by |
+|---|---|---|---|---|
 """
 
 
@@ -33,6 +39,7 @@ class Exhibit:
 
     name: str
     notebook: str
+    nodes: tuple[str, ...]
     computed: tuple[str, ...]
     drawn: tuple[str, ...]
 
@@ -54,6 +61,7 @@ class _Reader:
         self.modules: dict[str, str] = {}  # name -> dotted name of what was imported from eelib
         self.came_from: dict[str, dict[str, None]] = {}
         self.texts: dict[str, list[str]] = {}  # name -> what it may be
+        self.nodes: dict[str, tuple[str, ...]] = {}  # name -> the nodes that a tuple of that name holds
         self.found: list[Exhibit] = []
 
     def read(self, statements: list[ast.stmt]) -> None:
@@ -81,8 +89,23 @@ class _Reader:
         for node in ast.walk(target):
             if isinstance(node, ast.Name) and node.id != "study":
                 self.came_from[node.id] = functions
+        if isinstance(value, ast.Tuple) and isinstance(target, ast.Name):
+            self.nodes[target.id] = self._nodes(value.elts)
         if isinstance(value, ast.Subscript) and isinstance(value.value, ast.Dict):
             self.texts[ast.unparse(target)] = [text.value for text in value.value.values]
+
+    def _nodes(self, expressions: list[ast.expr]) -> tuple[str, ...]:
+        """Names of the nodes among some arguments; of one beside the graph, what the code calls it."""
+        found: list[str] = []
+        for expression in expressions:
+            match expression:
+                case ast.Constant(value=str(name)) if name in NODES:
+                    found.append(name)
+                case ast.Starred(value=ast.Name(id=name)):
+                    found += self.nodes.get(name, ())
+                case ast.Attribute(attr="SERVING"):
+                    found.append(SERVING.name)
+        return tuple(found)
 
     def _appended(self, expression: ast.expr) -> None:
         """What is appended to a list is part of what the list came from."""
@@ -121,8 +144,9 @@ class _Reader:
                 functions = [name for name in self.functions(node.args[0]) if _of_interest(name)]
                 drawn = tuple(name for name in functions if _draws(name))
                 computed = tuple(name for name in functions if not _draws(name))
+                nodes = self._nodes(node.args[2:])
                 self.found += [
-                    Exhibit(name, self.notebook, computed, drawn) for name in self._names(node.args[1])
+                    Exhibit(name, self.notebook, nodes, computed, drawn) for name in self._names(node.args[1])
                 ]
 
     def _names(self, expression: ast.expr) -> list[str]:
@@ -152,7 +176,7 @@ def _draws(name: str) -> bool:
 def _of_interest(name: str) -> bool:
     """Functions that compute or draw; not those that only name things, nor classes."""
     return inspect.isfunction(_resolve(name)) and not name.startswith(
-        ("eelib.report.naming", "eelib.pipeline.notebook")
+        ("eelib.report.naming", "eelib.study.notebook", "eelib.models.loading")
     )
 
 
@@ -168,10 +192,16 @@ def _place(name: str) -> str:
     return f"`{file.as_posix()}: {function.__name__}`"
 
 
+def _node(name: str) -> str:
+    """A node and the function that makes it."""
+    function = (NODES | {SERVING.name: SERVING})[name].function
+    return f"`{name}` by {_place(f'{function.__module__}.{function.__name__}')}"
+
+
 def page() -> str:
     """The text of docs/map.md."""
     rows = [
-        f"| `{exhibit.name}` | {exhibit.notebook[:2]} | {', '.join(map(_place, exhibit.computed)) or 'the configuration'} "
+        f"| `{exhibit.name}` | {exhibit.notebook[:2]} | {', '.join(map(_node, exhibit.nodes)) or 'none'} | {', '.join(map(_place, exhibit.computed)) or 'nothing'} "
         f"| {', '.join(map(_place, exhibit.drawn)) or 'a table'} |"
         for notebook in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
         for exhibit in exhibits(notebook)
@@ -179,5 +209,24 @@ def page() -> str:
     return HEADER + "\n".join(rows) + "\n"
 
 
+def graph_page() -> str:
+    """The text of docs/graph.md."""
+    return (
+        "# The study's graph\n\nMade by `scripts/exhibit_map.py` from `eelib/study/graph.py`; a test holds it to that.\n\n"
+        f"```mermaid\n{drawn()}\n```\n\n```text\n{described()}\n```\n"
+    )
+
+
+def data_page() -> str:
+    """The text of docs/data.md."""
+    return (
+        "# The tidy results\n\nMade by `scripts/exhibit_map.py` from `eelib/study/datasets.py`; a test holds it to that. A run keeps them under "
+        '`results/<profile>/`, one folder a dataset:\n\n```python\nimport pandas as pd\n\nrows = pd.read_parquet("results/laptop/predictions")\n'
+        "```\n\n" + dictionary()
+    )
+
+
 if __name__ == "__main__":
     (ROOT / "docs/map.md").write_text(page(), encoding="utf-8")
+    (ROOT / "docs/graph.md").write_text(graph_page(), encoding="utf-8")
+    (ROOT / "docs/data.md").write_text(data_page(), encoding="utf-8")

@@ -13,8 +13,8 @@ from eelib.data.corpus import CodeFile
 from eelib.models import loading
 from eelib.models.loading import load_model
 from eelib.models.tokenizer import end_of_line, train_tokenizer
-from eelib.pipeline import base_models
-from eelib.study.profile import load_profile
+from eelib.profile import load_profile
+from eelib.report import cards as base_models
 from eelib.training import adapt
 from eelib.training.adapt import held_out_scores, training_ids
 

@@ -6,11 +6,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import eelib.rl.agent as agent_module
+from eelib.profile import Reinforcement
 from eelib.rl.agent import NoisyStates, coefficients_for, train_agent
 from eelib.rl.agent import export as real_export
 from eelib.rl.env import RolloutVecEnv
 from eelib.rl.rollouts import Rollouts
-from eelib.study.profile import Reinforcement
 
 POINTS, LAYERS, WIDTH = [4, 6, 10], 12, 4
 # Far from zero and from one another in scale, as the coordinates of hidden states are: the standardisation matters.

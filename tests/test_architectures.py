@@ -11,13 +11,13 @@ from eelib.decoding.batch import BatchDecoder
 from eelib.decoding.cache import CacheMode, KeyValueCache
 from eelib.decoding.criteria import Agent, Confidence, FixedLayer, FullDepth, Scripted
 from eelib.decoding.generate import generate
+from eelib.errors import InputError
 from eelib.evaluation import flops
 from eelib.gpu.graphs import GraphDecoder
 from eelib.models.architectures import ARCHITECTURES
 from eelib.models.exits import loss_weights
 from eelib.models.fused import FusedModel
 from eelib.models.parts import take_apart
-from eelib.study.errors import InputError
 from eelib.training.loss import aggregated_loss, exit_loss, layer_losses
 
 NEW = 5

@@ -10,7 +10,7 @@ from test_packages import ARCHIVE, deb_bytes, tar_bytes, zip_bytes
 
 from eelib.data import archives
 from eelib.data.archives import package_author, source_files
-from eelib.study.errors import InputError
+from eelib.errors import InputError
 
 SOURCES = {
     "demo/b.py": b"b = 2\n",

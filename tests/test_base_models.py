@@ -11,8 +11,8 @@ from conftest import VOCABULARY
 
 from eelib.models.layer_scores import layer_scores, windows
 from eelib.models.loading import SHIPPED
-from eelib.pipeline.base_models import LAYERS_FILE, last_layer_scores
 from eelib.report.base_models import card, curves_figure, growth_mark, layers_figure
+from eelib.report.cards import LAYERS_FILE, last_layer_scores
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from eelib.data.lexing import tokenize_source
 from eelib.data.notice import archive_statements, header_statements
 from eelib.data.selection import drawn_order, has_fitting_code, is_written_here, within_cap
 from eelib.data.shipped import shipped_records
-from eelib.study.errors import InputError
+from eelib.errors import InputError
 
 
 def code_file(name: str, tokens: int, project: str = "p", split: str = "train") -> CodeFile:

@@ -13,8 +13,8 @@ import pytest
 from eelib.data import codexglue
 from eelib.data.codexglue import HUB_NAME, HUB_REVISION, hub_records, line_completion_records
 from eelib.data.corpus import codexglue_corpus, load_corpus
-from eelib.study.errors import InputError
-from eelib.study.profile import Data
+from eelib.errors import InputError
+from eelib.profile import Data
 
 # The head of the dataset's README on the hub, with the numbers of records below.
 README = """\

@@ -23,8 +23,8 @@ from eelib.data.corpus import (
     token_runs,
     without_near_duplicates,
 )
-from eelib.study.errors import InputError
-from eelib.study.profile import Data
+from eelib.errors import InputError
+from eelib.profile import Data
 
 
 def names(prefix: str, count: int, start: int = 0) -> list[str]:

@@ -25,9 +25,9 @@ from eelib.decoding.criteria import (
 )
 from eelib.decoding.generate import SingleDecoder, generate
 from eelib.decoding.policy import ExitPolicy, load_policy, threshold_margin
+from eelib.errors import InputError
 from eelib.models.loading import load_model, load_tokenizer
 from eelib.models.parts import take_apart
-from eelib.study.errors import InputError
 
 NEW = 6
 ROUNDING = {"rtol": 1e-3, "atol": 1e-3}  # large random weights magnify the order of sums

@@ -5,8 +5,8 @@ import torch
 from conftest import tiny_model
 from safetensors.torch import save_file
 
+from eelib.errors import InputError
 from eelib.models import differences
-from eelib.study.errors import InputError
 
 
 def changed(rank: int, scale: float = 0.02):

@@ -9,9 +9,9 @@ import torch
 from zeus.monitor import ZeusMonitor
 from zeus.monitor.energy import Measurement as ZeusMeasurement
 
+from eelib.errors import InputError
 from eelib.evaluation import energy
 from eelib.evaluation.energy import EnergyMonitor
-from eelib.study.errors import InputError
 
 
 class FakeZeus:

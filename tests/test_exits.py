@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eelib.errors import InputError
 from eelib.models.exits import exit_points, loss_weights
-from eelib.study.errors import InputError
 
 DEPTHS = st.integers(min_value=8, max_value=200)
 

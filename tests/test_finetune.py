@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from eelib.models.exits import loss_weights
 from eelib.models.parts import take_apart
 from eelib.models.tokenizer import train_tokenizer
-from eelib.study.profile import FineTuning
+from eelib.profile import FineTuning
 from eelib.training import finetune
 from eelib.training.finetune import ExitTrainer, fine_tune, snapshot_steps
 from eelib.training.loss import aggregated_loss, layer_losses

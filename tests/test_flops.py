@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, MambaConfig, OPTConfig
 
+from eelib.errors import InputError
 from eelib.evaluation import flops
-from eelib.study.errors import InputError
 
 # Grouped-query attention, and heads that together are wider than the hidden size.
 LLAMA = LlamaConfig(

@@ -22,10 +22,10 @@ from eelib.decoding.criteria import (
     Shadowed,
 )
 from eelib.decoding.generate import generate
+from eelib.errors import InputError
 from eelib.gpu.capture import UNDECIDED, Captured, Flags
 from eelib.gpu.graphs import MODES, GraphDecoder, generate_captured
 from eelib.models.parts import take_apart
-from eelib.study.errors import InputError
 
 NEW = 8
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

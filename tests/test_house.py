@@ -5,9 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from eelib.study.provenance import LAYERS, PACKAGE
+from eelib.provenance import PACKAGE
 
-FLOORS = ("study", *LAYERS, "report", "pipeline")  # each may import itself and what stands before it
+# Each may import itself and what stands before it.
+FLOORS = ("data", "models", "training", "decoding", "rl", "evaluation", "report", "study")
+GROUND = (
+    "errors",
+    "profile",
+    "provenance",
+)  # modules of no floor, which all may import and which import none
 BESIDE = ("gpu", "server")  # may import all floors, and no floor imports them
 
 
@@ -24,12 +30,18 @@ def imported(file: Path) -> set[str]:
 
 def allowed(subpackage: str) -> set[str]:
     if subpackage in BESIDE:
-        return {*FLOORS, subpackage}
-    return set(FLOORS[: FLOORS.index(subpackage) + 1])
+        return {*GROUND, *FLOORS, subpackage}
+    return {*GROUND, *FLOORS[: FLOORS.index(subpackage) + 1]}
 
 
 def test_every_subpackage_has_its_place():
     assert {folder.parent.name for folder in PACKAGE.glob("*/__init__.py")} == {*FLOORS, *BESIDE}
+
+
+def test_the_ground_imports_no_floor():
+    assert {file.stem for file in PACKAGE.glob("*.py")} == {*GROUND, "__init__"}
+    for file in PACKAGE.glob("*.py"):
+        assert imported(file) <= set(GROUND), file.name
 
 
 @pytest.mark.parametrize("subpackage", [*FLOORS, *BESIDE])

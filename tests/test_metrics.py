@@ -8,9 +8,9 @@ from codebleu import calc_codebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eelib.errors import InputError
 from eelib.evaluation import metrics
 from eelib.evaluation.metrics import METRIC_RANGES, corpus_metrics, per_sample_metrics, token_accuracy
-from eelib.study.errors import InputError
 
 JAVA_REFERENCES = [
     "int total = 0 ; for ( int i = 0 ; i < n ; i ++ ) { total += i ; }",

@@ -1,6 +1,5 @@
 """What a notebook gets from its parameters, and the one sentence it gets when something is wrong with them."""
 
-import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,15 +11,10 @@ import torch
 from nbformat.v4 import new_code_cell, new_notebook
 from papermill.exceptions import PapermillExecutionError
 
-from eelib.pipeline import study as pipeline
-from eelib.pipeline.study import NOTEBOOKS, open_study
-from eelib.study import stages
-from eelib.study.errors import InputError
-from eelib.study.provenance import PACKAGE
-from eelib.study.run import notebooks
-from eelib.study.stages import Stage
-
-STAGE = Stage("corpus/java", layer="data", config={})
+from eelib.errors import InputError
+from eelib.provenance import PACKAGE
+from eelib.study import notebook
+from eelib.study.notebook import open_study
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +40,7 @@ def test_without_parameters_the_study_is_the_profiles(monkeypatch, tmp_path):
         ("opt-random", "python"),
     ]
     assert (study.variant, study.force) == ("ci", False)
-    assert study.stages == Path("results/ci/stages")
+    assert study.root == Path("results/ci/stages")
     assert study.dtype == torch.float32
     assert torch.get_num_threads() == 1
 
@@ -71,7 +65,7 @@ def test_parameters_narrow_the_study_and_name_its_folder():
         "ci+context_fraction=0.3+evaluation.samples=3+language=java+model=opt-random+threshold=0.9"
     )
     # Stages are found by their content: a narrowed study shares them with the whole one.
-    assert study.stages == open_study("05", "ci").stages
+    assert study.root == open_study("05", "ci").root
 
 
 def test_a_folders_name_holds_no_separator():
@@ -133,7 +127,7 @@ DECLARED = 'profile: str = "ci"  # a profile\nthreshold: float = None  # one\nfo
 )
 def test_only_declared_parameters_may_be_injected(monkeypatch, injected, unknown):
     shell = SimpleNamespace(user_ns={"In": ["", "print('before')", DECLARED, injected, "open_study()"]})
-    monkeypatch.setattr(pipeline, "get_ipython", lambda: shell)
+    monkeypatch.setattr(notebook, "get_ipython", lambda: shell)
     if unknown is None:
         assert open_study("05", "ci").variant == "ci"
     else:
@@ -147,7 +141,7 @@ def test_papermill_cannot_inject_an_undeclared_parameter(tmp_path):
     cells = [
         new_code_cell(DECLARED, metadata={"tags": ["parameters"]}),
         new_code_cell(
-            'from eelib.pipeline import open_study\nopen_study("05", profile, "", force, threshold=threshold)'
+            'from eelib.study.notebook import open_study\nopen_study("05", profile, "", force, threshold=threshold)'
         ),
     ]
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -165,64 +159,3 @@ def test_papermill_cannot_inject_an_undeclared_parameter(tmp_path):
         "The notebook has no parameter 'treshold': allowed are force, profile, threshold."
     )
     assert error.value.traceback == [f"InputError: {error.value.evalue}"]
-
-
-# --- stages ---
-
-
-def test_a_notebook_makes_its_own_stages(monkeypatch, tmp_path):
-    study = open_study("01", "ci")
-    monkeypatch.chdir(tmp_path)
-
-    def maker(folder: Path) -> None:
-        (folder / "x").touch()
-
-    made = study.stage(STAGE, "01", maker)
-    assert made.path.parent == Path("results/ci/stages/corpus")
-    monkeypatch.setattr(Path, "touch", None)  # found, not made again
-    assert study.stage(STAGE, "01", maker) == made
-
-
-def test_a_missing_stage_names_the_notebook_that_makes_it(monkeypatch, tmp_path):
-    study = open_study("05", "ci")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError) as error:
-        study.stage(STAGE, "01", lambda _: pytest.fail("a later notebook makes no earlier stage"))
-    assert str(error.value) == (
-        "corpus/java is missing for the ci profile as it is configured now: run notebooks/01_data_analysis.ipynb first "
-        "(./run_all.sh --profile ci --only 01)."
-    )
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_notebooks_it_names_exist(monkeypatch):
-    monkeypatch.chdir(PACKAGE.parent)
-    assert {number: path.stem for number, path in notebooks().items()} == NOTEBOOKS
-
-
-def test_a_time_is_measured_again_for_other_threads_and_what_is_counted_is_not(monkeypatch, tmp_path):
-    def keys(threads: int) -> list[str]:
-        study = open_study("01", "ci", settings=f"threads={threads}")
-        monkeypatch.chdir(tmp_path)
-        made = [study.stage(STAGE, "01", Path.exists, timed) for timed in (False, True)]
-        assert made[1].record["config"]["threads"] == threads == made[1].record["threads"]
-        return [artifact.key for artifact in made]
-
-    one, two = keys(1), keys(2)
-    assert one[0] == two[0] and len({*one, *two}) == 3
-
-
-def test_a_stamp_names_the_commits_that_made_the_inputs_and_leads_to_them(monkeypatch, tmp_path):
-    study = open_study("01", "ci")
-    monkeypatch.chdir(tmp_path)
-    made = []
-    for name, commit in {"java": "aaaaaaa", "python": "bbbbbbb"}.items():
-        monkeypatch.setattr(stages, "commit", lambda commit=commit: commit)
-        stage = Stage(f"corpus/{name}", layer="data", config={})
-        made.append(study.stage(stage, "01", Path.exists))
-    stamp = study.stamp(*made)
-    assert stamp.startswith("ci profile · commit aaaaaaa, bbbbbbb · inputs ")
-    assert stamp == study.stamp(*reversed(made)) != study.stamp(made[0])
-    kept = json.loads(Path(f"results/ci/stamps/{stamp[-8:]}.json").read_text())
-    assert sorted(kept) == sorted(artifact.path.as_posix() for artifact in made)
-    assert study.stamp().endswith("from the configuration alone")

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from eelib.errors import InputError
 from eelib.models import loading, packaged
 from eelib.models.loading import fingerprint, load_config, load_model, load_tokenizer
 from eelib.models.packaged import checkpoint
 from eelib.models.parts import take_apart
 from eelib.models.tokenizer import end_of_line
-from eelib.study.errors import InputError
 
 LAYERS, WIDTH, VOCABULARY = 8, 32, 300
 

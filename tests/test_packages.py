@@ -16,7 +16,7 @@ import pytest
 
 from eelib.data import apt_sources, packages
 from eelib.data.packages import SourcePackage, fetch, read_table
-from eelib.study.errors import InputError
+from eelib.errors import InputError
 
 DATA = Path(packages.__file__).parent
 HEADER = "project,version,file,sha256,bytes,licence,language,split"

@@ -18,10 +18,10 @@ import paper_parts
 import paper_scale
 from paper_parts import published
 
+from eelib.errors import InputError
 from eelib.gpu.geometries import GEOMETRIES, build, decoding_bytes
 from eelib.models.parts import take_apart
 from eelib.report.thesis_numbers import load_exit_layers
-from eelib.study.errors import InputError
 
 QUICK = ["--tiny", "--dtype", "float32", "--context", "12", "--window", "0.01", "--completions", "2"]
 QUICK += ["--rounds", "1", "--copy-bytes", "100000", "--device", "cpu", "--commit", "abc1234"]

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from eelib.errors import InputError
 from eelib.gpu import figures, measured
 from eelib.gpu.kept import open_kept
 from eelib.report.thesis_numbers import load
-from eelib.study.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 CACHES = ("none", "propagate", "propagate-later", "recompute")

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from conftest import source
 from transformers import PreTrainedModel
 
+from eelib.errors import InputError
 from eelib.models.pico import POSITIONS
 from eelib.models.tokenizer import train_tokenizer
-from eelib.study.errors import InputError
 from eelib.training import pretrain, pretraining_corpus
 from eelib.training.attention import causal_blocks
 from eelib.training.pretrain import HELD_OUT, Recipe

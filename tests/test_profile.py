@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from eelib import profile as profiles
+from eelib.errors import InputError
 from eelib.models.pico import POSITIONS
+from eelib.profile import load_profile, parse_settings, profile_names, setting_names, variant_name
+from eelib.provenance import PACKAGE
 from eelib.report import thesis_numbers
-from eelib.study import profile as profiles
-from eelib.study.errors import InputError
-from eelib.study.profile import load_profile, parse_settings, profile_names, setting_names, variant_name
-from eelib.study.provenance import PACKAGE
 
 THESIS_THRESHOLDS = [0.6, 0.8, 0.9, 0.91, 0.92, 0.94]
 THESIS_FRACTIONS = [0.2, 0.3, 0.5, 0.6]

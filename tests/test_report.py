@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 
+from eelib.errors import InputError
 from eelib.report import (
     chapter4_corpora,
     chapter4_finetuning,
@@ -18,7 +19,6 @@ from eelib.report import (
 )
 from eelib.report.figures import save_figure
 from eelib.report.thesis_numbers import load
-from eelib.study.errors import InputError
 
 STAMP = "laptop profile · commit 1a2b3c4 · inputs 9f8e7d6c"
 EXIT_POINTS = {

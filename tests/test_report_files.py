@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
+from eelib.errors import InputError
 from eelib.report import chapter6_cache, figures, files, tables
 from eelib.report.figures import save_figure
 from eelib.report.tables import read_table, save_table
-from eelib.study.errors import InputError
 
 STAMP = "laptop profile · commit 1a2b3c4 · inputs 9f8e7d6c"
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eelib.errors import InputError
 from eelib.models.exits import exit_points
 from eelib.rl.reward import REWARDS, RewardCoefficients, continue_reward, exit_reward
-from eelib.study.errors import InputError
 
 COEFFICIENTS = RewardCoefficients(alpha=0.5, beta=0.75, gamma=0.6, epsilon=0.1)
 LONGEST = 24  # of 28 layers: from layer 4 to layer 28

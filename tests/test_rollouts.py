@@ -8,11 +8,11 @@ import torch
 from conftest import tiny_model
 from gymnasium.utils.env_checker import check_env as gymnasium_check
 
+from eelib.errors import InputError
 from eelib.models.parts import take_apart
 from eelib.rl.env import EarlyExitEnv
 from eelib.rl.reward import RewardCoefficients
 from eelib.rl.rollouts import LiveEpisodes, Rollouts, load_rollouts, optimal_index, record
-from eelib.study.errors import InputError
 
 NEW = 5
 

@@ -12,10 +12,10 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from eelib.errors import InputError
+from eelib.profile import load_profile
+from eelib.provenance import PACKAGE
 from eelib.study import run as main_job
-from eelib.study.errors import InputError
-from eelib.study.profile import load_profile
-from eelib.study.provenance import PACKAGE
 
 ROOT = PACKAGE.parent
 
@@ -200,7 +200,7 @@ def test_a_failing_notebook_is_kept_stops_the_run_and_spares_the_earlier_copy(st
     # Bad input found in a notebook is its sentence alone. This notebook goes through next time, and clears the failed copy.
     write_notebook(
         study / "notebooks/01_first.ipynb",
-        "from pathlib import Path\nfrom eelib.study.errors import InputError",
+        "from pathlib import Path\nfrom eelib.errors import InputError",
         'if not Path("there").exists():\n    raise InputError("The file there is missing: make it.")',
     )
     code, out, err = command("--profile", "ci")

@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerFast
 
 from eelib.data.corpus import CodeFile
 from eelib.data.samples import Sample, encode, evaluation_samples, random_prompts, split_file
-from eelib.study.errors import InputError
-from eelib.study.profile import Context
+from eelib.errors import InputError
+from eelib.profile import Context
 
 START = 9999
 

@@ -13,9 +13,9 @@ import httpx
 import pytest
 from servers import save_tiny, until
 
+from eelib.errors import InputError
 from eelib.server.__main__ import main
 from eelib.server.process import started
-from eelib.study.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 SECRET = "def unmistakable_prompt_text("

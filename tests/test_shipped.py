@@ -17,7 +17,7 @@ from eelib.data.shipped import (
     write_hashes,
     write_shipped,
 )
-from eelib.study.errors import InputError
+from eelib.errors import InputError
 
 LANGUAGES = ("java", "python")
 

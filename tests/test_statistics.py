@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from eelib.errors import InputError
 from eelib.evaluation.statistics import bootstrap_interval, linear_fit_interval, paired_difference
-from eelib.study.errors import InputError
 
 NAN = float("nan")
 

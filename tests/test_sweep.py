@@ -12,11 +12,11 @@ from replay import ReplayMonitor
 from eelib.data.samples import Sample
 from eelib.decoding.criteria import FixedLayer, FullDepth
 from eelib.decoding.generate import generate
+from eelib.evaluation.caching import changed_tokens
 from eelib.evaluation.flops import generation_flops
 from eelib.evaluation.sweep import Setting, predictions, summarise, summarise_timings, timings
 from eelib.models.parts import take_apart
 from eelib.models.tokenizer import train_tokenizer
-from eelib.pipeline.caching import changed_tokens
 
 NEW = 5
 SETTINGS = [Setting("full", FullDepth()), Setting("fixed", FixedLayer(4), 4.0)]

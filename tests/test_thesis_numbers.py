@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
+from eelib.errors import InputError
 from eelib.models.exits import exit_points
 from eelib.report.thesis_numbers import load, load_exit_layers, names, savings
-from eelib.study.errors import InputError
 
 CELLS = ["codebleu", "rouge_l", "chrf", "exact_match", "levenshtein", "energy_wh", "time_s", "mean_layers"]
 OPT, LLAMA = "opt-2.7b", "llama-3.2-3b"

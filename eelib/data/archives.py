@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-from eelib.study.errors import InputError
+from eelib.errors import InputError
 
 SUFFIX = {"java": ".java", "python": ".py"}
 LARGEST_FILE = 1_000_000  # bytes; longer files are generated tables, not code that somebody wrote

@@ -27,7 +27,7 @@ from eelib.data.notice import write_notice
 from eelib.data.packages import SourcePackage, fetch, read_table
 from eelib.data.selection import drawn_order, has_fitting_code, is_written_here, within_cap
 from eelib.data.shipped import SHIPPED, write_hashes, write_shipped
-from eelib.study.errors import InputError
+from eelib.errors import InputError
 
 SOURCES_TABLE = Path(__file__).with_name("sources.csv")
 PRETRAINING_TABLE = Path(__file__).with_name("pretraining_packages.csv")

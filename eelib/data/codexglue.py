@@ -11,7 +11,7 @@ from typing import TextIO
 from datasets import load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetsError
 
-from eelib.study.errors import InputError
+from eelib.errors import InputError
 
 HUB_NAME = "google/code_x_glue_cc_code_completion_token"
 HUB_REVISION = "54bdbd7ee7e40c7f3c68ba5a5a20ab0b2d38d5b2"

@@ -18,8 +18,8 @@ from eelib.data.codexglue import VALIDATION_EVERY, hub_records, line_completion_
 from eelib.data.lexing import LANGUAGES, tokenize_source
 from eelib.data.packages import SourcePackage, fetch
 from eelib.data.shipped import shipped_projects, shipped_records
-from eelib.study.errors import InputError
-from eelib.study.profile import Data
+from eelib.errors import InputError
+from eelib.profile import Data
 
 SPLITS = ("train", "validation", "test")
 RUN_LENGTH = 50  # tokens; two files that share a run of this length share code, not habits
@@ -175,3 +175,13 @@ def save_corpus(files: list[CodeFile], path: Path) -> None:
 def read_corpus(path: Path) -> list[CodeFile]:
     """A corpus written by `save_corpus`."""
     return [CodeFile(**row) for row in pq.read_table(path).to_pylist()]
+
+
+def keep_corpus(data: Data, language: str, folder: Path) -> None:
+    """Write the corpus of a language to `corpus.parquet`."""
+    save_corpus(load_corpus(data, language), folder / "corpus.parquet")
+
+
+def split_of(files: list[CodeFile], split: str) -> list[CodeFile]:
+    """The files of one split."""
+    return [file for file in files if file.split == split]

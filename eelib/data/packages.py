@@ -28,7 +28,7 @@ from unearth.preparer import HTTPErrors
 
 from eelib.data.apt_sources import source_options
 from eelib.data.archives import SUFFIX
-from eelib.study.errors import InputError
+from eelib.errors import InputError
 
 REGISTRIES = ("pypi", "debian", "debian-source", "npm")
 SPLITS = ("train", "validation", "test", "pretrain")

@@ -7,8 +7,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from eelib.data.corpus import CodeFile
-from eelib.study.errors import InputError
-from eelib.study.profile import Context, check_context_fraction
+from eelib.errors import InputError
+from eelib.profile import Context, check_context_fraction
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eelib.study.errors import InputError
+from eelib.errors import InputError
 
 SHIPPED = Path("data")
 COLUMNS = ("id", "project", "language", "split", "era", "code", "source")

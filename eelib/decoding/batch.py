@@ -14,9 +14,9 @@ from torch import Tensor
 from eelib.decoding.cache import CacheMode, KeyValueCache, causal_mask
 from eelib.decoding.criteria import ExitCriterion, ExitState
 from eelib.decoding.generate import Generation, check_prompt
+from eelib.errors import InputError
 from eelib.models.fused import Rotation
 from eelib.models.parts import ModelParts
-from eelib.study.errors import InputError
 
 Observer = Callable[[int, int, Tensor], None]  # (token, layer, (B, D) states after the layer)
 

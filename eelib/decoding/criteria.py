@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eelib.decoding.policy import ExitPolicy, threshold_margin
+from eelib.errors import InputError
 from eelib.models.parts import ModelParts
-from eelib.study.errors import InputError
-from eelib.study.profile import check_threshold
+from eelib.profile import check_threshold
 
 
 @dataclass(slots=True)

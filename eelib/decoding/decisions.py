@@ -16,7 +16,7 @@ from eelib.decoding.criteria import (
     Scripted,
     Shadowed,
 )
-from eelib.study.errors import InputError
+from eelib.errors import InputError
 
 
 def scripted_layer(criterion: ExitCriterion, token: int, total_layers: int) -> int | None:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from eelib.decoding.cache import CacheMode, KeyValueCache
 from eelib.decoding.criteria import ExitCriterion, ExitState
+from eelib.errors import InputError
 from eelib.models.parts import ModelParts
-from eelib.study.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from eelib.study.errors import InputError
+from eelib.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ class ExitPolicy:
         )
 
 
-def load_policy(folder: Path, model: str) -> ExitPolicy:
-    """The policy saved in `folder`; one trained on the states of another model gives InputError."""
+def load_policy(folder: Path, model: str | None = None) -> ExitPolicy:
+    """The policy saved in `folder`; where `model` is given, one trained on the states of another gives InputError."""
     record = json.loads((folder / "policy.json").read_text())
-    if record["model"] != model:
+    if model is not None and record["model"] != model:
         raise InputError(
             f"The agent in {folder} was trained on model {record['model'][:12]}, not on {model[:12]}: its states differ."
         )

@@ -28,8 +28,8 @@ from zeus.device import get_gpus
 from zeus.device.cpu import rapl
 from zeus.monitor import ZeusMonitor
 
+from eelib.errors import InputError
 from eelib.evaluation.measurement import Measurement, Source, check_duration
-from eelib.study.errors import InputError
 
 
 class EnergyMonitor:

@@ -18,8 +18,8 @@ from typing import NamedTuple
 from transformers import PretrainedConfig
 
 from eelib.decoding.cache import CacheMode
+from eelib.errors import InputError
 from eelib.models.architectures import ARCHITECTURES
-from eelib.study.errors import InputError
 
 CACHES = tuple(mode.value for mode in CacheMode)
 

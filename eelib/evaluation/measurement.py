@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from eelib.study.errors import InputError
+from eelib.errors import InputError
 
 Source = Literal["nvml", "rapl", "none"]
 

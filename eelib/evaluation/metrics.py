@@ -29,7 +29,7 @@ from rapidfuzz.distance import Levenshtein
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF
 
-from eelib.study.errors import InputError
+from eelib.errors import InputError
 
 LANGUAGES = ("java", "python")
 

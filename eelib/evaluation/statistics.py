@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from eelib.study.errors import InputError
+from eelib.errors import InputError
 
 # Resampled values held in memory at once by the bootstrap (float64, so 32 MiB).
 _RESAMPLED_VALUES_AT_ONCE = 2**22

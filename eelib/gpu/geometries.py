@@ -14,8 +14,8 @@ from transformers import (
     PreTrainedModel,
 )
 
+from eelib.errors import InputError
 from eelib.models.loading import load_model
-from eelib.study.errors import InputError
 
 OPT_2_7B = {
     "hidden_size": 2560,

@@ -19,12 +19,12 @@ from eelib.decoding.cache import CacheMode
 from eelib.decoding.criteria import ExitCriterion
 from eelib.decoding.decisions import ask, asked_criterion, scripted_layer
 from eelib.decoding.generate import Generation, check_prompt
+from eelib.errors import InputError
 from eelib.gpu.capture import Captured, Flags, SideStream
 from eelib.gpu.static import BUCKET, Prompt, Rows, StaticCache, Tables, attend, finish
 from eelib.models.architectures import ARCHITECTURES
 from eelib.models.fused import FusedModel
 from eelib.models.parts import ModelParts
-from eelib.study.errors import InputError
 
 MODES = (CacheMode.PROPAGATE, CacheMode.PROPAGATE_LATER, CacheMode.RECOMPUTE)
 # One tuned kernel for each product of one row: what reaches the memory's bandwidth at batch 1.

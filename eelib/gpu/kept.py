@@ -8,13 +8,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
+from eelib.errors import InputError
 from eelib.gpu.measured import FOLDER, kept_windows, provenance
-from eelib.pipeline.study import refuse_undeclared_parameters
+from eelib.profile import check_choice, variant_name
+from eelib.provenance import PACKAGE
 from eelib.report.figures import save_figure
 from eelib.report.tables import save_table, shown
-from eelib.study.errors import InputError
-from eelib.study.profile import check_choice, variant_name
-from eelib.study.provenance import PACKAGE
+from eelib.study.notebook import refuse_undeclared_parameters
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from eelib.errors import InputError
 from eelib.report.thesis_numbers import load
-from eelib.study.errors import InputError
 
 FOLDER = Path("results/gpu/paper_scale")
 FILE = ["geometry", "dtype", "context", "part"]

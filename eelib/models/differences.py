@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from eelib.study.errors import InputError
+from eelib.errors import InputError
 
 LEFT, RIGHT, SCALE, ROWS, CHANGE = ".left", ".right", ".scale", ".rows", ".change"
 

@@ -1,6 +1,6 @@
 """Exit points of a model and the weights their losses get (thesis, Section 4.4)."""
 
-from eelib.study.errors import InputError
+from eelib.errors import InputError
 
 FIRST_EXIT = 4
 FIRST_HALF_BUDGET, SECOND_HALF_BUDGET, LAST_LAYER_BUDGET = 0.7, 0.2, 0.1

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from eelib.errors import InputError
 from eelib.models.loading import load_model, load_tokenizer
 from eelib.models.parts import ModelParts, take_apart
-from eelib.study.errors import InputError
 
 MINIMUM_CONTEXT = 50  # tokens before the first one that is scored
 WINDOWS = 400  # of each corpus, evenly spaced

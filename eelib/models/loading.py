@@ -3,6 +3,8 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -15,11 +17,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from eelib.errors import InputError
 from eelib.models import differences
 from eelib.models.packaged import SOURCE, checkpoint
+from eelib.models.parts import ModelParts, take_apart
 from eelib.models.pico import pico_config, random_model
 from eelib.models.tokenizer import add_end_of_line, resize_embeddings
-from eelib.study.errors import InputError
 
 SHIPPED = Path("models")
 # Random weights in the shape of a pico model, with fewer layers and opt-pico's tokenizer: for tests of the machinery.
@@ -150,3 +153,22 @@ def fingerprint(name: str) -> str:
     ]:
         digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class CodeModel:
+    """A model ready to decode: taken apart, and its tokenizer."""
+
+    parts: ModelParts
+    tokenizer: PreTrainedTokenizerBase
+
+
+def device() -> torch.device:
+    """Where models decode: the GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@lru_cache(maxsize=1)
+def load_code_model(name: str, dtype: torch.dtype) -> CodeModel:
+    """A model by name, taken apart on the device it decodes on. The last one loaded is kept."""
+    return CodeModel(take_apart(load_model(name, dtype).to(device())), load_tokenizer(name))

@@ -18,8 +18,8 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from eelib.errors import InputError
 from eelib.models.tokenizer import add_end_of_line, resize_embeddings
-from eelib.study.errors import InputError
 
 PACKAGES, CHECKPOINTS = Path("cache/packages"), Path("cache/models")
 SOURCE = "source.json"

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from eelib.errors import InputError
 from eelib.models.architectures import ARCHITECTURES, LAYOUT, Architecture
 from eelib.models.exits import exit_points
 from eelib.models.fused import FusedModel, fuse
 from eelib.models.own import OwnModel, Positions
-from eelib.study.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)

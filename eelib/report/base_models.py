@@ -65,7 +65,7 @@ the study shares 50 consecutive tokens with one of these.
 {tokens_per_parameter:.1f} tokens a parameter is little: the model knows syntax and common idioms. It is meant for studying early exit on a laptop, and for nothing else.
 The weights are released under MIT like the code. They were trained on sources under the licences listed in those tables, OpenJDK's GPL-2.0 with the Classpath exception among them.
 
-Again: `python -m eelib.training.pretrain --model {model} --steps {steps}{rates}{exclude}`, then `python -m eelib.pipeline.base_models {model}`.
+Again: `python -m eelib.training.pretrain --model {model} --steps {steps}{rates}{exclude}`, then `python -m eelib.report.cards {model}`.
 """
 
 _COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE)

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from eelib.errors import InputError
 from eelib.report import figures as style
 from eelib.report.figures import LANGUAGES, finished, label, need, new_figure, printable
-from eelib.study.errors import InputError
 
 LONGEST_SHOWN = 5000  # tokens; the thesis cuts the axis there
 MOST_FREQUENT = 20

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from eelib.errors import InputError
 from eelib.report import figures as style
 from eelib.report.figures import (
     LANGUAGES,
@@ -22,7 +23,6 @@ from eelib.report.figures import (
     outside_legend,
     printable,
 )
-from eelib.study.errors import InputError
 
 AGREES, DIFFERS, LAST = "#A6DBA0", "#FFFFFF", "#D9D9D9"
 LONGEST_TOKEN = 12  # characters shown in a cell of the token grid

@@ -10,6 +10,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from eelib.errors import InputError
 from eelib.report import figures as style
 from eelib.report.figures import (
     LANGUAGES,
@@ -26,7 +27,6 @@ from eelib.report.figures import (
     only,
     outside_legend,
 )
-from eelib.study.errors import InputError
 
 EPISODES_AVERAGED = 50  # the thesis's moving average
 

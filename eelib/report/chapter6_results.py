@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from eelib.errors import InputError
 from eelib.report import figures as style
 from eelib.report.figures import (
     LANGUAGES,
@@ -24,7 +25,6 @@ from eelib.report.figures import (
     outside_legend,
 )
 from eelib.report.settings import REFERENCES, by_label, draw_metrics, in_order, setting_names
-from eelib.study.errors import InputError
 
 RESOURCES = {  # column: (name, unit divisor)
     "energy_wh": ("energy [Wh]", 1),

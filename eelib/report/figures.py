@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from numpy.typing import ArrayLike
 
+from eelib.errors import InputError
 from eelib.report.files import exhibit_path, write_whole
-from eelib.study.errors import InputError
 
 # The palette of Okabe and Ito: told apart by readers with any common colour blindness.
 BLACK, GREY = "#000000", "#7F7F7F"

@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from eelib.study.errors import InputError
+from eelib.errors import InputError
 
 
 def exhibit_path(folder: Path | str, name: str, suffix: str) -> Path:

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from eelib.errors import InputError
 from eelib.report import figures as style
 from eelib.report.figures import METRICS, curve
-from eelib.study.errors import InputError
 
 REFERENCES = {  # label: (name on the axis, colour)
     "base": ("base", style.BASE_COLOUR),

@@ -14,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from eelib.errors import InputError
 from eelib.report.files import exhibit_path, write_whole
-from eelib.study.errors import InputError
 
 NOT_MEASURED = "not measured"
 

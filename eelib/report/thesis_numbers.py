@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from eelib.study.errors import InputError
+from eelib.errors import InputError
 
 FOLDER = Path(__file__).parent / "thesis"
 TEXT_COLUMNS = ("label", "value", "version", "min", "max", "introduced", "note", "remark")

@@ -1,5 +1,7 @@
 """Training the exit agent with PPO (stable-baselines3) and exporting it to plain tensors."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from eelib.decoding.policy import ExitPolicy
+from eelib.profile import Reinforcement
 from eelib.rl.env import RolloutVecEnv
 from eelib.rl.reward import REWARDS, RewardCoefficients
 from eelib.rl.rollouts import Rollouts
-from eelib.study.profile import Reinforcement
 
 
 class Standardised(BaseFeaturesExtractor):
@@ -80,6 +82,17 @@ class EpisodeLog(BaseCallback):
                     | dict(zip(self.columns, info["episode"]["optimal"], strict=True))
                 )
         return True
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One torch thread for as long as it lasts: what is small is faster so."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def coefficients_for(language: str, config: Reinforcement) -> RewardCoefficients:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eelib.errors import InputError
 from eelib.models.exits import FIRST_EXIT
-from eelib.study.errors import InputError
 
 
 @dataclass(frozen=True)

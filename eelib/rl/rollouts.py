@@ -14,8 +14,8 @@ from torch import Tensor
 
 from eelib.decoding.batch import BatchDecoder
 from eelib.decoding.criteria import FullDepth
+from eelib.errors import InputError
 from eelib.models.parts import ModelParts
-from eelib.study.errors import InputError
 
 STATES, REST = "states.npy", "rollouts.safetensors"
 _PROMPTS_AT_ONCE = 64  # whose states are in memory when all are gone through

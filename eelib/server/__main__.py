@@ -16,11 +16,11 @@ import torch
 import uvicorn
 
 from eelib.decoding.cache import CacheMode
-from eelib.pipeline.study import quieten_libraries
+from eelib.errors import InputError
 from eelib.server.app import create_app
 from eelib.server.artifacts import Artifacts, of_paths, of_profile
 from eelib.server.config import ServerConfig
-from eelib.study.errors import InputError
+from eelib.study.quiet import quieten_libraries
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TOKEN = "EELIB_TOKEN"

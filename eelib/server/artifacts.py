@@ -9,13 +9,18 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from eelib.decoding.policy import ExitPolicy, load_policy
-from eelib.models.loading import fingerprint, load_model, load_tokenizer
+from eelib.errors import InputError
+from eelib.models.loading import device, fingerprint, load_model, load_tokenizer
 from eelib.models.parts import ModelParts, take_apart
-from eelib.pipeline.agents import agent
-from eelib.pipeline.models import device, fine_tuned, tuned_name
-from eelib.pipeline.study import MissingStage, open_study
-from eelib.study.errors import InputError
-from eelib.study.profile import check_choice, load_profile
+from eelib.profile import check_choice, load_profile
+from eelib.study.notebook import open_study
+from eelib.study.store import RECORD
+from eelib.study.study import MissingStage
+from eelib.training.tuned import tuned_name
+
+WHERE = (
+    "./run_all.sh makes models in results/PROFILE/stages/model and agents in results/PROFILE/stages/agent."
+)
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,8 @@ def of_profile(profile: str, model: str, language: str, seed: int) -> Artifacts:
         )
     study = open_study("", profile, model=model, language=language)
     try:
-        tuned = fine_tuned(study, model, language)
-        trained = agent(study, model, language, seed)
+        tuned = study.need("model", model=model, language=language, kind="aggregated")
+        trained = study.need("agent", model=model, language=language, seed=seed)
     except MissingStage as error:
         raise InputError(
             f"{model} for {language} and its agent have not been made under the {profile} profile as it is now: "
@@ -80,18 +85,11 @@ def of_profile(profile: str, model: str, language: str, seed: int) -> Artifacts:
 def of_paths(model: Path, agent_folder: Path, language: str) -> Artifacts:
     """Artifacts in given folders: a fine-tuned stage's or any checkpoint's, and an agent's stage."""
     check_choice("language", language, ["java", "python"])
-    record = next(
-        (path for path in (model / "stage.json", model.parent / "stage.json") if path.is_file()), None
-    )
-    if record is not None and record.parent == model:
-        model = model / "model"
-    for what, folder, file in (("model", model, "config.json"), ("agent", agent_folder, "policy.json")):
-        if not (folder / file).is_file():
-            raise InputError(
-                f"There is no {what} in {folder} ({file} is missing): ./run_all.sh makes models in "
-                "results/PROFILE/stages/fine_tuned and agents in results/PROFILE/stages/agent."
-            )
-    key = fingerprint(str(model)) if record is None else json.loads(record.read_text())["key"]
-    return Artifacts(
-        model.resolve().parent.name if record else model.name, language, str(model), agent_folder, key
-    )
+    stage = next((folder for folder in (model, model.parent) if (folder / RECORD).is_file()), None)
+    name = str(model) if stage is None else tuned_name(stage)
+    if stage is None and not (model / "config.json").is_file():
+        raise InputError(f"There is no model in {model} (config.json is missing): {WHERE}")
+    if not (agent_folder / "policy.json").is_file():
+        raise InputError(f"There is no agent in {agent_folder} (policy.json is missing): {WHERE}")
+    key = fingerprint(name) if stage is None else json.loads((stage / RECORD).read_text())["key"]
+    return Artifacts((stage or model).resolve().name, language, name, agent_folder, key)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from eelib.decoding.cache import CacheMode
-from eelib.study.errors import InputError
-from eelib.study.profile import check_threshold
+from eelib.errors import InputError
+from eelib.profile import check_threshold
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Measurements through the running endpoint, as stages of notebook 09."""
+"""Measurements through the running endpoint: a node of notebook 09 beside the graph, for the core does not know the endpoint."""
 
 import itertools
 import math
@@ -8,14 +8,12 @@ import httpx
 import numpy as np
 import pandas as pd
 
-from eelib.pipeline.agents import agent
-from eelib.pipeline.corpora import corpus, files_of
-from eelib.pipeline.models import fine_tuned
-from eelib.pipeline.study import Study
+from eelib.data.corpus import CodeFile, split_of
+from eelib.errors import InputError
 from eelib.server.process import started
 from eelib.server.text import source_of
-from eelib.study.errors import InputError
-from eelib.study.stages import Artifact, Stage
+from eelib.study.node import Input, Node
+from eelib.study.study import Study
 
 KEYS_PER_SECOND = 5  # a fluent typist
 SPREAD = 0.6  # of the logarithm of the pause between two keys
@@ -26,23 +24,22 @@ FULL = 1.0  # a threshold that nothing exceeds
 
 def arguments(study: Study, model: str, language: str) -> list[str]:
     """The command line of a server of this study's fine-tuned model and first agent."""
-    tuned, trained = fine_tuned(study, model, language), agent(study, model, language, 0)
+    tuned = study.need("model", model=model, language=language, kind="aggregated")
+    trained = study.need("agent", model=model, language=language, seed=0)
+    return command(tuned.path, trained.path, language, study.profile.context.new_tokens)
+
+
+def command(tuned: Path, agent: Path, language: str, new_tokens: int) -> list[str]:
+    """The command line of a server of a model and an agent, by their folders."""
     return [
-        *(
-            "--model-path",
-            str(tuned.path / "model"),
-            "--agent-path",
-            str(trained.path),
-            "--language",
-            language,
-        ),
-        *("--new-tokens", str(study.profile.context.new_tokens), "--max-new-tokens", "64"),
+        *("--model-path", str(tuned), "--agent-path", str(agent), "--language", language),
+        *("--new-tokens", str(new_tokens), "--max-new-tokens", "64"),
     ]
 
 
-def sources(study: Study, language: str, count: int) -> list[str]:
+def sources(corpus: list[CodeFile], language: str, count: int) -> list[str]:
     """Source text of the first test files that are long enough to type; none at all gives InputError."""
-    files = files_of(corpus(study, language), "test")
+    files = split_of(corpus, "test")
     texts = (source_of(file.code, language) for file in sorted(files, key=lambda file: file.id))
     chosen = list(itertools.islice((text for text in texts if len(text) >= SHORTEST), count))
     if not chosen:
@@ -52,54 +49,64 @@ def sources(study: Study, language: str, count: int) -> list[str]:
     return chosen
 
 
-def measured(study: Study, model: str, language: str, prompts: int = 5, keys: int = 80) -> Artifact:
-    """One server, measured as its clients see it: `sweep.parquet` and `session.parquet`.
+def serving(
+    tuned: Path,
+    agent: Path,
+    corpus: list[CodeFile],
+    language: str,
+    thresholds: list[float],
+    new_tokens: int,
+    prompts: int = 5,
+    keys: int = 80,
+) -> pd.DataFrame:
+    """One server, measured as its clients see it.
 
-    sweep: one row a prompt (the first half of a test file) and threshold: `prompt` and the columns of `complete`.
-    session: one row a request of a typing session and threshold: `key` and the same. A test file is typed key by key from its
-    middle on; the editor asks when no key has come for DEBOUNCE seconds. Pauses are not waited for.
+    Returns
+    -------
+    Rows of `complete` and `measured`: "sweep", a request for every `prompt` (the first half of a test file) and threshold; and
+    "session", a request for every threshold of `typed_thresholds` and `key` after which the editor asks in a typing session. A
+    test file is typed key by key from its middle on; the editor asks when no key has come for DEBOUNCE seconds. Pauses are not
+    waited for.
     """
-    texts = sources(study, language, prompts)
-    thresholds = [*study.profile.evaluation.thresholds, FULL]
-    stage = Stage(
-        f"serving/{model}-{language}",
-        layer="evaluation",
-        config={"thresholds": thresholds, "prompts": prompts, "keys": keys}
-        | {"new_tokens": study.profile.context.new_tokens},
-        inputs=(
-            fine_tuned(study, model, language),
-            agent(study, model, language, 0),
-            corpus(study, language),
-        ),
-    )
-
-    def measure(folder: Path) -> None:
-        halves = [text[: len(text) // 2] for text in texts]
-        rest = texts[0][len(halves[0]) :]
-        with (
-            started(*arguments(study, model, language)) as server,
-            httpx.Client(base_url=server.url, timeout=60) as client,
-        ):
-            complete(client, halves[0], FULL)  # the first request of a connection is slower
-            sweep = [
-                {"prompt": number} | complete(client, half, threshold)
-                for number, half in enumerate(halves)
-                for threshold in thresholds
-            ]
-            session = [
-                {"key": key} | complete(client, halves[0] + rest[:key], threshold)
-                for key in rests(min(keys, len(rest)))
-                for threshold in typed_thresholds(study)
-            ]
-        pd.DataFrame(sweep).to_parquet(folder / "sweep.parquet", index=False)
-        pd.DataFrame(session).to_parquet(folder / "session.parquet", index=False)
-
-    return study.stage(stage, "09", measure)
+    texts = sources(corpus, language, prompts)
+    halves = [text[: len(text) // 2] for text in texts]
+    rest = texts[0][len(halves[0]) :]
+    with (
+        started(*command(tuned, agent, language, new_tokens)) as server,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+    ):
+        complete(client, halves[0], FULL)  # the first request of a connection is slower
+        sweep = [
+            {"measured": "sweep", "prompt": number} | complete(client, half, threshold)
+            for number, half in enumerate(halves)
+            for threshold in [*thresholds, FULL]
+        ]
+        session = [
+            {"measured": "session", "key": key} | complete(client, halves[0] + rest[:key], threshold)
+            for key in rests(min(keys, len(rest)))
+            for threshold in typed_thresholds(thresholds)
+        ]
+    return pd.DataFrame([*sweep, *session])
 
 
-def typed_thresholds(study: Study) -> list[float]:
+SERVING = Node(
+    "serving",
+    "09",
+    serving,
+    ("model", "language"),
+    {
+        "tuned": Input("model", at={"kind": "aggregated"}, unread=True),
+        "agent": Input("agent", at={"seed": 0}, unread=True),
+        "corpus": Input("corpus"),
+    },
+    ("evaluation.thresholds", "context.new_tokens"),
+    timed=True,
+    dataset="serving",
+)
+
+
+def typed_thresholds(thresholds: list[float]) -> list[float]:
     """The thresholds of the typing session: the lowest, the middle one, and full depth."""
-    thresholds = study.profile.evaluation.thresholds
     return list(dict.fromkeys([min(thresholds), thresholds[len(thresholds) // 2], FULL]))
 
 
@@ -125,10 +132,10 @@ def complete(client: httpx.Client, prompt: str, threshold: float) -> dict[str, f
     }
 
 
-def session_table(artifact: Artifact) -> pd.DataFrame:
+def session_table(rows: pd.DataFrame) -> pd.DataFrame:
     """A typing session's sums by `threshold`: `requests`, `tokens`, `mean_layers`, `time_s`, `gflops`, `energy_j`."""
-    rows = pd.read_parquet(artifact.path / "session.parquet")
-    table = rows.groupby("threshold", sort=False).agg(
+    session = rows[rows["measured"] == "session"]
+    table = session.groupby("threshold", sort=False).agg(
         requests=("key", "size"),
         tokens=("tokens", "sum"),
         mean_layers=("mean_layers", "mean"),

@@ -8,10 +8,10 @@ from typing import Any
 import psutil
 from fastapi import APIRouter, Request
 
+from eelib.provenance import commit
 from eelib.server.completion import Completion
 from eelib.server.schemas import CompletionOrTabby, OpenAIError, TabbyRequest
 from eelib.server.serving import asked, begin, complete, engine_of, event, streamed, watch
-from eelib.study.provenance import commit
 
 router = APIRouter(
     responses={status: {"model": OpenAIError} for status in (401, 403, 413, 422, 429, 503, 504)}, tags=["v1"]

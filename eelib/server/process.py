@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from eelib.study.errors import InputError
+from eelib.errors import InputError
 
 
 @dataclass(frozen=True)

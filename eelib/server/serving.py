@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Iterable
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 
+from eelib.errors import InputError
+from eelib.profile import check_threshold
 from eelib.server.completion import Asked, Completion, Piece
 from eelib.server.engine import Busy, Engine, NotReady
 from eelib.server.errors import RequestError, error_body
-from eelib.study.errors import InputError
-from eelib.study.profile import check_threshold
 
 HEADER = "X-Exit-Threshold"
 log = logging.getLogger("eelib.server")

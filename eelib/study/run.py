@@ -20,13 +20,12 @@ import papermill
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from eelib.study.errors import InputError
-from eelib.study.profile import PROFILES, Profile, load_profile, parse_settings, profile_names, variant_name
-from eelib.study.provenance import PACKAGE, folder_hash
-from eelib.study.stages import room_on_disk
+from eelib.errors import InputError
+from eelib.profile import PROFILES, Profile, load_profile, parse_settings, profile_names, variant_name
+from eelib.provenance import PACKAGE, folder_hash
+from eelib.study.notebooks import notebooks
+from eelib.study.store import room_on_disk
 
-NOTEBOOKS = Path("notebooks")
-OF_NO_PROFILE = ("10",)  # reads what a GPU measured; run it with papermill
 BAR = re.compile(r"\[(\d+:)+\d\d[<,]")  # the clock of a tqdm bar, `[00:02<00:03, ` or `[00:02, `
 
 
@@ -59,12 +58,6 @@ class TerminalEngine(NBClientEngine):
 
 
 papermill_engines.register("terminal", TerminalEngine)
-
-
-def notebooks() -> dict[str, Path]:
-    """The study's notebooks by number, but for those that no profile has to do with."""
-    found = {path.name[:2]: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
-    return {number: path for number, path in found.items() if number not in OF_NO_PROFILE}
 
 
 def run_key(notebook: Path, parameters: dict, profile: Profile) -> str:
@@ -190,6 +183,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="override a setting of the profile, e.g. evaluation.samples=50; may be repeated",
     )
     parser.add_argument(
+        "--graph",
+        action="store_true",
+        help="print the study's graph instead: what is made, by which function, from what",
+    )
+    parser.add_argument(
         "--no-venv", action="store_true", help="use the active environment (read by run_all.sh itself)"
     )
     return parser.parse_args(arguments)
@@ -210,6 +208,13 @@ def chosen_notebooks(args: argparse.Namespace) -> dict[str, Path]:
 
 def run(args: argparse.Namespace) -> None:
     """Run the chosen notebooks in order; stop at the first that fails."""
+    if args.graph:
+        from eelib.study.graph import (
+            described,  # it imports all of the study, which a run leaves to its kernels
+        )
+
+        print(described())
+        return
     settings = shlex.join(args.settings)
     profile = load_profile(args.profile, parse_settings(settings))
     chosen = chosen_notebooks(args)

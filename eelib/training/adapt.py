@@ -23,13 +23,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from eelib.data.corpus import CodeFile, load_corpus
+from eelib.errors import InputError
 from eelib.models import differences
 from eelib.models.exits import loss_weights
 from eelib.models.layer_scores import MINIMUM_CONTEXT, layer_scores, windows
 from eelib.models.loading import SHIPPED, fingerprint, load_model, load_tokenizer
 from eelib.models.parts import take_apart
-from eelib.study.errors import InputError
-from eelib.study.profile import Data, FineTuning, load_profile
+from eelib.profile import Data, FineTuning, load_profile
 from eelib.training.finetune import fine_tune
 from eelib.training.packing import encode_files
 

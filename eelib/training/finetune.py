@@ -24,12 +24,12 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
+from eelib.errors import InputError
 from eelib.models.exits import shallow_layer
 from eelib.models.parts import take_apart
 from eelib.models.precision import fast_bf16
 from eelib.models.tokenizer import end_of_line
-from eelib.study.errors import InputError
-from eelib.study.profile import FineTuning
+from eelib.profile import FineTuning
 from eelib.training.attention import CAUSAL_BLOCKS
 from eelib.training.loss import exit_loss
 from eelib.training.packing import PackedDataset, pack

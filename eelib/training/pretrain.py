@@ -29,9 +29,9 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 
+from eelib.errors import InputError
 from eelib.models.pico import PICO_CONFIGS, POSITIONS, pico_config, random_model
 from eelib.models.precision import fast_bf16
-from eelib.study.errors import InputError
 from eelib.training.attention import CAUSAL_BLOCKS
 from eelib.training.finetune import last_whole_checkpoint
 from eelib.training.muon import Muon
@@ -292,7 +292,7 @@ def main() -> None:
     corpus.tokenizer.save_pretrained(target)
     (target / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     print(
-        f"{target} is written; python -m eelib.pipeline.base_models {args.model} measures its layers and writes its card."
+        f"{target} is written; python -m eelib.report.cards {args.model} measures its layers and writes its card."
     )
 
 

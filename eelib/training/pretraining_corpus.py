@@ -14,10 +14,10 @@ from eelib.data.codexglue import line_completion_file
 from eelib.data.corpus import CodeFile, read_package, token_runs, without_near_duplicates
 from eelib.data.lexing import LANGUAGES
 from eelib.data.packages import read_table
+from eelib.errors import InputError
 from eelib.models.pico import POSITIONS
 from eelib.models.tokenizer import train_tokenizer
-from eelib.study.errors import InputError
-from eelib.study.provenance import code_hash
+from eelib.provenance import code_hash
 from eelib.training.packing import encode_files, pack
 
 PRETRAINING_TABLE = Path(eelib.data.__file__).with_name("pretraining_packages.csv")
@@ -89,7 +89,7 @@ def pretraining_corpus(
 def _key(files: list[Path]) -> str:
     if missing := [path for path in files if not path.is_file()]:
         raise InputError(f"There is no file {missing[0]} to exclude.")
-    digest = hashlib.sha256(code_hash("data").encode())
+    digest = hashlib.sha256(code_hash(__name__).encode())
     for path in [PRETRAINING_TABLE, *sorted(files)]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

@@ -5,16 +5,13 @@ import json
 import pandas as pd
 
 from eelib.models.loading import SHIPPED, ships
-from eelib.pipeline.study import Study
 
 FORMATS = {"accuracy": "%.3f", "agreement": "%.3f", "perplexity": "%.2f"}
 
 
-def shipped_kinds(study: Study, model: str) -> list[str]:
-    """Kinds of fine-tuning that the model ships, where the profile takes them as shipped."""
-    return [
-        kind for kind in ("aggregated", "plain") if study.profile.fine_tuning.shipped and ships(model, kind)
-    ]
+def shipped_kinds(model: str) -> list[str]:
+    """Kinds of fine-tuning that a model ships."""
+    return [kind for kind in ("aggregated", "plain") if ships(model, kind)]
 
 
 def record(model: str, kind: str) -> dict:
@@ -22,26 +19,23 @@ def record(model: str, kind: str) -> dict:
     return json.loads((SHIPPED / model / f"{kind}.json").read_text())
 
 
-def curve(study: Study, model: str) -> pd.DataFrame | None:
-    """`kind`, `language`, `layer`, `tokens_seen`, `accuracy`, `agreement` on validation projects; None if nothing ships."""
+def curve(model: str) -> pd.DataFrame:
+    """`kind`, `language`, `layer`, `tokens_seen`, `accuracy`, `agreement` on validation projects; for models that ship a tuning."""
     frames = [
-        pd.read_csv(SHIPPED / model / f"{kind}_curve.csv").assign(kind=kind)
-        for kind in shipped_kinds(study, model)
+        pd.read_csv(SHIPPED / model / f"{kind}_curve.csv").assign(kind=kind) for kind in shipped_kinds(model)
     ]
-    return pd.concat(frames, ignore_index=True) if frames else None
+    return pd.concat(frames, ignore_index=True)
 
 
-def layers(study: Study, model: str) -> pd.DataFrame | None:
+def layers(model: str) -> pd.DataFrame:
     """Accuracy and agreement on test projects: `fine_tuning`, `model` (base, tuned, shipped: after the cut), `language`,
-    `layer`; None if nothing ships."""
+    `layer`; for models that ship a tuning."""
     frames = [
         pd.read_csv(SHIPPED / model / f"{kind}_layers.csv")
         .rename(columns={"kind": "model"})
         .assign(fine_tuning=kind)
-        for kind in shipped_kinds(study, model)
+        for kind in shipped_kinds(model)
     ]
-    if not frames:
-        return None
     columns = ["fine_tuning", "model", "language", "layer", "accuracy", "agreement", "perplexity", "tokens"]
     return pd.concat(frames, ignore_index=True)[columns]
 

@@ -2,11 +2,8 @@
 
 import ast
 import hashlib
-import inspect
 import platform
 import subprocess
-import textwrap
-from collections.abc import Callable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -15,9 +12,9 @@ import pandas as pd
 import psutil
 import torch
 
-PACKAGE = Path(__file__).parent.parent
-# Imports run one way, so a stage of one layer depends on the code of all layers up to it.
-LAYERS = ("data", "models", "training", "decoding", "rl", "evaluation")
+PACKAGE = Path(__file__).parent
+# What these decide stands in a key by its value, or decides no result.
+APART = tuple(PACKAGE / file for file in ("profile.py", "provenance.py", "errors.py"))
 PACKAGES = (  # of Table 6.4
     "accelerate",
     "codebleu",
@@ -57,19 +54,49 @@ def _git(*arguments: str) -> str:
 
 
 @cache
-def code_hash(layer: str) -> str:
-    """Hash of the code that a stage of `layer` may call: its own subpackage and all below, comments and docstrings aside.
+def code_hash(module: str) -> str:
+    """Hash of the code that a module of eelib reaches by its imports, itself included; comments and docstrings aside.
 
-    JSON files beside the code, such as the lists of frequent literals, count as code.
+    JSON and CSV files beside a module that is reached, such as the lists of frequent literals, count as code.
     """
     digest = hashlib.sha256()
-    for name in LAYERS[: LAYERS.index(layer) + 1]:
-        for file in sorted((PACKAGE / name).rglob("*.py")):
-            digest.update(file.relative_to(PACKAGE).as_posix().encode())
-            digest.update(_without_docstrings(file.read_text(encoding="utf-8")).encode())
-        for file in sorted((PACKAGE / name).rglob("*.json")):
-            digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
+    files = sorted(_reached(module))
+    beside = {other for file in files for kind in ("*.json", "*.csv") for other in file.parent.glob(kind)}
+    for file in files:
+        digest.update(file.relative_to(PACKAGE).as_posix().encode())
+        digest.update(_without_docstrings(file.read_text(encoding="utf-8")).encode())
+    for file in sorted(beside):
+        digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
+
+
+def _reached(module: str) -> set[Path]:
+    """Files of the modules of eelib that one reaches by imports, wherever in a file these stand."""
+    reached, waiting = set(), [module]
+    while waiting:
+        file = _file_of(waiting.pop())
+        if file is not None and file not in (*reached, *APART):
+            reached.add(file)
+            waiting += _imports(file)
+    return reached
+
+
+@cache
+def _imports(file: Path) -> list[str]:
+    """Dotted names that a file imports; of `from a import b` both `a` and `a.b`, for b may be a module."""
+    names = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names += [node.module, *[f"{node.module}.{alias.name}" for alias in node.names]]
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    return [name for name in names if name.startswith(f"{PACKAGE.name}.")]
+
+
+def _file_of(module: str) -> Path | None:
+    """The file of a module of eelib; None for what is none, as a function, or a package without code of its own."""
+    path = PACKAGE.joinpath(*module.split(".")[1:])
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
 def folder_hash(folder: Path) -> str:
@@ -92,12 +119,6 @@ def _without_docstrings(source: str) -> str:
         ):
             node.body = node.body[1:]
     return ast.dump(tree)
-
-
-def source_hash(function: Callable) -> str:
-    """Hash of one function's code, comments and docstrings aside."""
-    source = textwrap.dedent(inspect.getsource(function))
-    return hashlib.sha256(_without_docstrings(source).encode()).hexdigest()
 
 
 def machine() -> dict:

@@ -1,4 +1,4 @@
-"""Stages: pure functions of a configuration and its inputs, kept on disk under the hash of both.
+"""The store: what a stage made, kept on disk under the hash of everything that decides it.
 
 A stage's folder is written beside its final place and renamed when whole, so a folder that exists is complete. A killed
 stage leaves its unfinished folder, from which the same stage goes on when it can (training finds its checkpoints there).
@@ -12,12 +12,13 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from eelib.study.errors import InputError
-from eelib.study.provenance import code_hash, commit, machine
+from eelib.errors import InputError
+from eelib.provenance import commit, machine
 
 RECORD = "stage.json"
 
@@ -37,31 +38,26 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Stage:
-    """One arrow of the flow.
+    """One node of the graph at one place: for one model, language, seed and so on.
 
     Attributes
     ----------
-    name: what it makes, e.g. "agent/opt-pico-java-seed0"; becomes the folder's name.
-    layer: the highest subpackage of eelib it calls, whose code (and all below) is part of the key.
-    config: everything that decides the result, JSON values only.
-    inputs: artifacts it reads.
+    name: node and place, e.g. "agent/opt-pico-java-seed0"; becomes the folder's name.
+    code: hash of the code that makes it (`provenance.code_hash`).
+    config: everything else that decides the result, JSON values only.
+    inputs: what it reads, by name, with their keys.
     """
 
     name: str
-    layer: str
+    code: str
     config: dict[str, Any]
-    inputs: tuple[Artifact, ...] = ()
+    inputs: dict[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """Hash of configuration, inputs and code."""
-        content = {
-            "name": self.name,
-            "config": self.config,
-            "inputs": [artifact.key for artifact in self.inputs],
-            "code": code_hash(self.layer),
-        }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        """Hash of name, code, configuration and inputs."""
+        content = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def folder(self, root: Path) -> Path:
         return root / f"{self.name}-{self.key[:12]}"
@@ -93,7 +89,8 @@ def make(stage: Stage, root: Path, function: Callable[[Path], None], force: bool
             "name": stage.name,
             "key": stage.key,
             "config": stage.config,
-            "inputs": {artifact.path.name: artifact.key for artifact in stage.inputs},
+            "inputs": stage.inputs,
+            "code": stage.code,
             "commit": commit(),
             "seconds": round(time.perf_counter() - started, 1),
         } | machine()

@@ -1,4 +1,4 @@
-"""Stages: found again by what they depend on, whole or not there at all, and resumed after a kill."""
+"""The store: stages found again by what they depend on, whole or not there at all, and resumed after a kill."""
 
 import errno
 import json
@@ -16,11 +16,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from eelib.study import provenance, stages
-from eelib.study.errors import InputError
-from eelib.study.stages import RECORD, Artifact, Stage, find, make
+from eelib import provenance
+from eelib.errors import InputError
+from eelib.study import store
+from eelib.study.store import RECORD, Stage, find, make
 
-STAGE = Stage("agent/tiny-java", layer="rl", config={"steps": 10, "rates": [0.5]})
+STAGE = Stage("agent/tiny-java", code="of today", config={"steps": 10, "rates": [0.5]})
 
 
 def write(text: str, calls: list[str] | None = None):
@@ -53,13 +54,13 @@ def test_a_stage_is_made_once_and_found_again(tmp_path):
 
 
 def test_the_record_says_where_it_comes_from(tmp_path):
-    source = Artifact(tmp_path / "corpus-1", "a" * 64)
-    stage = replace(STAGE, inputs=(source,))
+    stage = replace(STAGE, inputs={"corpus": "a" * 64})
     record = json.loads((make(stage, tmp_path, write("x")).path / RECORD).read_text())
     assert record["name"] == "agent/tiny-java"
     assert record["key"] == stage.key
     assert record["config"] == STAGE.config
-    assert record["inputs"] == {"corpus-1": "a" * 64}
+    assert record["inputs"] == {"corpus": "a" * 64}
+    assert record["code"] == "of today"
     assert record["commit"] == provenance.commit()
     assert record["packages"] == {name: metadata.version(name) for name in provenance.PACKAGES}
     assert record["hardware"] == provenance.hardware() and record["software"] == provenance.software()
@@ -80,26 +81,27 @@ def test_tables_6_2_to_6_4_are_of_the_machines_that_measured():
 # --- the key ---
 
 
-def test_name_config_and_inputs_change_the_key():
-    one, other = Artifact(Path("x"), "1"), Artifact(Path("x"), "2")
+def test_name_code_config_and_inputs_change_the_key():
     keys = {
         STAGE.key,
         replace(STAGE, name="agent/tiny-python").key,
+        replace(STAGE, code="of tomorrow").key,
         replace(STAGE, config={"steps": 11, "rates": [0.5]}).key,
         replace(STAGE, config={"steps": 10, "rates": [0.6]}).key,
         replace(STAGE, config={"steps": 10}).key,
-        replace(STAGE, inputs=(one,)).key,
-        replace(STAGE, inputs=(other,)).key,
-        replace(STAGE, inputs=(one, other)).key,
-        replace(STAGE, inputs=(other, one)).key,
+        replace(STAGE, inputs={"a": "1"}).key,
+        replace(STAGE, inputs={"a": "2"}).key,
+        replace(STAGE, inputs={"b": "1"}).key,
+        replace(STAGE, inputs={"a": "1", "b": "2"}).key,
+        replace(STAGE, inputs={"a": "2", "b": "1"}).key,
     }
-    assert len(keys) == 9
+    assert len(keys) == 11
 
 
-def test_order_of_settings_and_place_of_inputs_do_not():
+def test_order_of_settings_and_inputs_does_not():
     assert replace(STAGE, config={"rates": [0.5], "steps": 10}).key == STAGE.key
-    here, there = (replace(STAGE, inputs=(Artifact(Path(where), "1"),)) for where in ("here", "there"))
-    assert here.key == there.key
+    one, other = (replace(STAGE, inputs=inputs) for inputs in ({"a": "1", "b": "2"}, {"b": "2", "a": "1"}))
+    assert one.key == other.key
 
 
 CODE = '''\
@@ -114,51 +116,66 @@ def double(x):
 
 @pytest.fixture
 def code(tmp_path, monkeypatch):
-    """A package with one file a layer; gives a function that rewrites a file and returns the key of a stage's layer."""
-    package = tmp_path / "package"
-    for layer in provenance.LAYERS:
-        (package / layer).mkdir(parents=True)
-        (package / layer / "code.py").write_text(CODE)
-    monkeypatch.setattr(provenance, "PACKAGE", package)
+    """A package whose module `top` imports `low` within a function, and `beside`, which nothing imports.
 
-    def key_after(layer: str, file: str | None = None, content: str = CODE) -> str:
+    Gives a function that rewrites a file and returns the hash of what `top` reaches.
+    """
+    package = tmp_path / "eelib"
+    for folder, content in {
+        "rl/top": f"{CODE}\n\ndef use():\n    from eelib.data import low\n",
+        "data/low": f"{CODE}\n\nfrom eelib.errors import InputError\n",
+        "rl/beside": CODE,
+        "errors": CODE,
+    }.items():
+        (package / folder).parent.mkdir(parents=True, exist_ok=True)
+        (package / f"{folder}.py").write_text(content)
+    monkeypatch.setattr(provenance, "PACKAGE", package)
+    monkeypatch.setattr(provenance, "APART", (package / "errors.py",))
+
+    def key_after(file: str | None = None, change=lambda text: text) -> str:
         if file is not None:
-            (package / file).write_text(content)
+            path = package / file
+            path.write_text(change(path.read_text() if path.exists() else ""))
         provenance.code_hash.cache_clear()
-        return replace(STAGE, layer=layer).key
+        provenance._imports.cache_clear()
+        return provenance.code_hash("eelib.rl.top")
 
     yield key_after
     provenance.code_hash.cache_clear()
+    provenance._imports.cache_clear()
 
 
 @pytest.mark.parametrize(
-    "same",
+    ("written", "other"),
     [
-        CODE.replace("# not x ** 2", "# a remark"),
-        CODE.replace("Twice x.", "The double of x."),
-        CODE.replace('    """Twice x."""\n', ""),
-        CODE.replace('"""A module."""\n', ""),
-        CODE.replace("    return 2 * x", "\n    return (\n        2 * x\n    )"),
+        ("# not x ** 2", "# a remark"),
+        ("Twice x.", "The double of x."),
+        ('    """Twice x."""\n', ""),
+        ('"""A module."""\n', ""),
+        ("    return 2 * x", "\n    return (\n        2 * x\n    )"),
     ],
 )
-def test_comments_docstrings_and_layout_leave_the_key(code, same):
-    assert same != CODE
-    assert code("rl", "rl/code.py", same) == code("rl", "rl/code.py", CODE)
+def test_comments_docstrings_and_layout_leave_the_key(code, written, other):
+    before = code()
+    for file in ("rl/top.py", "data/low.py"):
+        assert code(file, lambda text: text.replace(written, other)) == before
 
 
-def test_code_of_the_layer_and_below_changes_the_key(code):
-    changed = CODE.replace("2 * x", "3 * x")
-    before = code("rl")
-    for layer in ("data", "models", "training", "decoding", "rl"):
-        assert code("rl", f"{layer}/code.py", changed) != before
-        assert code("rl", f"{layer}/code.py", CODE) == before
-    assert code("rl", "evaluation/code.py", changed) == before
-    assert code("evaluation") != code("evaluation", "evaluation/code.py", CODE)
+def test_code_that_is_reached_by_imports_changes_the_key(code):
+    before = code()
+    assert code("rl/beside.py", lambda text: text.replace("2 * x", "3 * x")) == before
+    assert code("errors.py", lambda text: text.replace("2 * x", "3 * x")) == before
+    keys = [before]
+    for file in ("rl/top.py", "data/low.py"):
+        keys.append(code(file, lambda text: text.replace("2 * x", "3 * x")))
+    assert len(set(keys)) == 3
 
 
-def test_a_new_file_and_a_list_of_literals_change_the_key(code):
-    keys = [code("data"), code("data", "data/more.py", "x = 1"), code("data", "data/list.json", '["a"]')]
-    assert len({*keys, code("data", "data/list.json", '["b"]')}) == 4
+def test_a_new_import_and_a_list_of_literals_change_the_key(code):
+    keys = [code(), code("rl/top.py", lambda text: text + "import eelib.rl.beside\n")]
+    keys.append(code("rl/beside.py", lambda text: text.replace("2 * x", "3 * x")))  # it is reached now
+    keys += [code("data/list.json", lambda _: '["a"]'), code("data/list.json", lambda _: '["b"]')]
+    assert len(set(keys)) == 5
 
 
 # --- failures ---
@@ -232,7 +249,7 @@ def test_a_kill_while_the_old_artifact_is_deleted_leaves_a_whole_one(tmp_path, m
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from eelib.study.stages import Stage, make
+from eelib.study.store import Stage, make
 
 def count(folder):
     for step in range(5):
@@ -240,7 +257,7 @@ def count(folder):
         if step == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-make(Stage("agent/tiny-java", "rl", {"steps": 10, "rates": [0.5]}), Path(sys.argv[1]), count)
+make(Stage("agent/tiny-java", "of today", {"steps": 10, "rates": [0.5]}), Path(sys.argv[1]), count)
 """
 
 
@@ -322,7 +339,7 @@ def test_a_lock_that_finds_no_room_is_said_too(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(stages.fcntl, "flock", full)
+    monkeypatch.setattr(store.fcntl, "flock", full)
     with pytest.raises(InputError, match="The disk has no room"):
         make(STAGE, tmp_path / "not" / "yet", write("x"))
 

@@ -17,7 +17,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
-from eelib.study.errors import InputError
+from eelib.errors import InputError
 
 PROFILES = Path("profiles")
 LONGEST_LABEL = 150  # characters of a folder's name that say what was overridden

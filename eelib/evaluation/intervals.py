@@ -5,9 +5,6 @@ import pandas as pd
 
 from eelib.evaluation.metrics import per_sample_metrics
 from eelib.evaluation.statistics import bootstrap_interval, paired_difference
-from eelib.pipeline.corpora import projects_of
-from eelib.pipeline.results import evaluation_rows
-from eelib.pipeline.study import Study
 
 # BLEU and CodeBLEU are scores of a corpus, not means over samples, and have no interval here.
 SCORES = ["rouge_l", "chrf", "levenshtein", "exact_match", "token_accuracy", "agreement", "mean_layers"]
@@ -31,18 +28,22 @@ def sample_scores(rows: pd.DataFrame, language: str) -> pd.DataFrame:
     return scores.groupby([labels.rename("label"), rows["sample"]], sort=False)[SCORES].mean()
 
 
-def interval_frame(study: Study, model: str, language: str, fraction: float) -> pd.DataFrame:
+def interval_frame(predictions: pd.DataFrame, language: str) -> pd.DataFrame:
     """One row a label and score: `mean`, `low`, `high`, and `over_full`, `over_full_low`, `over_full_high`, paired by sample.
 
-    95%, percentile bootstrap over projects, `projects` of them: files of one project resemble each other. The base model has its own tokens at every position, so all are compared on text,
-    token accuracy apart.
+    95%, percentile bootstrap over projects, `projects` of them: files of one project resemble each other. The base model has
+    its own tokens at every position, so all are compared on text, token accuracy apart.
+
+    Parameters
+    ----------
+    predictions: rows as of `results.evaluation_frame`, of one model, corpus and context.
     """
-    scores = sample_scores(evaluation_rows(study, model, language, fraction), language)
-    projects, rows = projects_of(study, language), []
+    scores, rows = sample_scores(predictions, language), []
+    projects = predictions.drop_duplicates("sample").set_index("sample")["project"]
     for label in scores.index.get_level_values("label").unique():
         of_label, full = scores.loc[label], scores.loc["full"]
         full = full.loc[of_label.index]
-        groups = [projects[sample] for sample in of_label.index]
+        groups = projects[of_label.index].tolist()
         for score in SCORES:
             mean = bootstrap_interval(of_label[score], groups)
             difference = paired_difference(of_label[score], full[score], groups)
@@ -51,4 +52,4 @@ def interval_frame(study: Study, model: str, language: str, fraction: float) -> 
                 | dict(zip(["mean", "low", "high"], mean, strict=True))
                 | dict(zip(["over_full", "over_full_low", "over_full_high"], difference, strict=True))
             )
-    return pd.DataFrame(rows).assign(model=model, language=language, context_fraction=fraction)
+    return pd.DataFrame(rows)

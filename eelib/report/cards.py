@@ -1,6 +1,6 @@
 """Measuring the shipped base models and writing their cards.
 
-    python -m eelib.pipeline.base_models opt-pico --codexglue <folder of line-completion files>
+    python -m eelib.report.cards opt-pico --codexglue <folder of line-completion files>
 
 Writes `layers.csv`, `layers.png`, `curves.png` and `README.md` beside the model's weights; of a model that others pretrained only
 the card, from the records of its fine-tunings.
@@ -16,15 +16,15 @@ import pandas as pd
 from eelib.data.codexglue import line_completion_file
 from eelib.data.corpus import load_corpus
 from eelib.data.lexing import LANGUAGES
+from eelib.errors import InputError
 from eelib.models.exits import exit_points
 from eelib.models.layer_scores import base_model_scores
 from eelib.models.loading import SHIPPED
 from eelib.models.packaged import SOURCE
+from eelib.profile import load_profile
 from eelib.report import shipped_models
 from eelib.report.base_models import card, curves_figure, layers_figure
 from eelib.report.figures import save_figure
-from eelib.study.errors import InputError
-from eelib.study.profile import load_profile
 
 LAYERS_FILE = "layers.csv"
 

@@ -1,0 +1,140 @@
+"""The tidy datasets of a run, one a kind of row, and what their columns mean: the data dictionary of `docs/data.md`.
+
+`pandas.read_parquet("results/laptop/predictions")` is one table of everything that the laptop run predicted, whichever node made
+it. Every node's table is written with the columns of its dataset; what a node does not have is missing.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
+
+Column = tuple[pa.DataType, str]
+TEXT, NUMBER, COUNT = pa.string(), pa.float64(), pa.int64()
+
+NODE: dict[str, Column] = {
+    "node": (TEXT, "the node of the study's graph that made the row (`docs/graph.md`)")
+}
+SETTING: dict[str, Column] = {"model": (TEXT, "model"), "language": (TEXT, "java or python")}
+DECODED: dict[str, Column] = {
+    **NODE,
+    **SETTING,
+    "kind": (TEXT, "base, plain or aggregated: how the model was fine-tuned; missing: aggregated"),
+    "context_fraction": (NUMBER, "share of the file that is the context; missing: that of the profile's section"),
+    "criterion": (TEXT, "full, agent, fixed, scripted (an agent's exits again, without it) or never (an agent that never leaves)"),
+    "threshold": (NUMBER, "of the agent's probability; of a fixed exit its layer; missing for a full model"),
+    "seed": (COUNT, "of the agent; -1 where there is none"),
+    "cache": (TEXT, "cache mode; none: the prefix runs again for every token"),
+    "sample": (TEXT, "the file that is completed"),
+}  # fmt: skip
+
+DATASETS: dict[str, dict[str, Column]] = {
+    "predictions": {
+        **DECODED,
+        "step": (COUNT, "of the fine-tuning, in the study of its epochs; 0: the base"),
+        "project": (TEXT, "the file's project: intervals are over projects"),
+        "prompt_tokens": (COUNT, "tokens of the context"),
+        "prediction": (TEXT, "the completion, without special tokens"),
+        "reference": (TEXT, "what the file goes on with"),
+        "tokens": (pa.list_(COUNT), "of the completion, an end token included"),
+        "exit_layers": (pa.list_(COUNT), "layers run for each token"),
+        "agrees": (pa.list_(pa.bool_()), "whether each token is the last layer's after the same prefix; empty where not known"),
+        "token_accuracy": (NUMBER, "share of tokens that are the reference's"),
+        "flops": (COUNT, "of the completion, prompt included, without the criterion's own"),
+    },
+    "timings": {
+        **DECODED,
+        "repeat": (COUNT, "from 0"),
+        "tokens": (COUNT, "how many were generated"),
+        "seconds": (NUMBER, "of one completion"),
+        "joules": (NUMBER, "of one completion; missing where no counter is"),
+        "energy_source": (TEXT, "the counter: nvml, rapl or none"),
+        "decisions": (NUMBER, "how many the agent took (overhead alone)"),
+    },
+    "layers": {
+        **NODE,
+        **SETTING,
+        "kind": (TEXT, "base, plain or aggregated"),
+        "layer": (COUNT, "1 to L"),
+        "sample": (TEXT, "the file"),
+        "project": (TEXT, "its project"),
+        "accuracy": (NUMBER, "share of the sample's tokens that the layer predicts, after the true prefix"),
+        "agreement": (NUMBER, "share where it predicts what the last layer does"),
+        "tokens": (COUNT, "of the sample"),
+    },
+    "validation_losses": {
+        **NODE,
+        **SETTING,
+        "kind": (TEXT, "base, plain or aggregated"),
+        "layer": (COUNT, "exit point or L"),
+        "loss": (NUMBER, "nats a token on validation files"),
+    },
+    "agents": {
+        **NODE,
+        **SETTING,
+        "against": (TEXT, "what lies at 0: the best fixed exit, or a coin between two"),
+        "over": (TEXT, "all depths, or the depths of the profile's thresholds"),
+        "method": (TEXT, "agent or confidence"),
+        "share": (NUMBER, "of what an oracle wins (1)"),
+        "low": (NUMBER, "end of the 95% interval over prompts"),
+        "high": (NUMBER, "its other end"),
+        "least": (NUMBER, "of a single agent"),
+        "most": (NUMBER, "of a single agent"),
+    },
+    "variants": {
+        **NODE,
+        **SETTING,
+        "variant": (TEXT, "what is other than configured"),
+        "reward": (NUMBER, "mean a step at the end of training"),
+        "share": (NUMBER, "recovered over all depths, against the best fixed exit"),
+        "low": (NUMBER, "end of the 95% interval over prompts"),
+        "high": (NUMBER, "its other end"),
+    },
+    "decisions": {
+        **NODE,
+        **SETTING,
+        "method": (TEXT, "how it is decided, or what is looked at"),
+        "microseconds": (NUMBER, "of one decision or look"),
+        "joules": (NUMBER, "of one; missing where no counter is"),
+    },
+    "serving": {
+        **NODE,
+        **SETTING,
+        "measured": (TEXT, "sweep: prompts by thresholds; session: a file that is typed"),
+        "prompt": (NUMBER, "of the sweep, from 0"),
+        "key": (NUMBER, "of the session: after which key the editor asks"),
+        "threshold": (NUMBER, "of the request; 1: full depth"),
+        "milliseconds": (NUMBER, "from request to answer"),
+        "tokens": (COUNT, "of the answer"),
+        "mean_layers": (NUMBER, "run for a token"),
+        "total_layers": (COUNT, "L"),
+        "flops": (COUNT, "of the answer, prompt included"),
+        "energy_j": (NUMBER, "of the answer; missing where no counter is"),
+    },
+}  # fmt: skip
+
+
+def write_rows(rows: pd.DataFrame, node: str, dataset: str, path: Path) -> None:
+    """Write a node's rows as a part of a dataset. A column that the dataset does not declare gives ValueError."""
+    columns = DATASETS[dataset]
+    rows = rows.assign(node=node)
+    if unknown := set(rows) - set(columns):
+        raise ValueError(f"{node} has columns that the dataset {dataset} does not declare: {sorted(unknown)}")
+    schema = pa.schema([(name, kind) for name, (kind, _) in columns.items()])
+    arrays = [
+        pa.array(rows[name], kind, from_pandas=True) if name in rows else pa.nulls(len(rows), kind)
+        for name, (kind, _) in columns.items()
+    ]
+    partial = path.with_suffix(".tmp")
+    parquet.write_table(pa.Table.from_arrays(arrays, schema=schema), partial)
+    partial.replace(path)
+
+
+def dictionary() -> str:
+    """The data dictionary as Markdown."""
+    parts = []
+    for name, columns in DATASETS.items():
+        rows = "\n".join(f"| `{column}` | {kind} | {what} |" for column, (kind, what) in columns.items())
+        parts.append(f"## {name}\n\n| Column | Type | |\n|---|---|---|\n{rows}\n")
+    return "\n".join(parts)

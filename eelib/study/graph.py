@@ -1,0 +1,336 @@
+"""The study's nodes: what is made, by which function, from what, and which profile fields decide it. The map of the study.
+
+`./run_all.sh --graph` prints it. How a node's function gets its arguments is said in `node.py`.
+"""
+
+from pathlib import Path
+
+from eelib.data import corpus
+from eelib.data.shipped import shipped_hash
+from eelib.decoding.policy import ExitPolicy
+from eelib.evaluation import layers, observations, offline, overhead, predict, timed, variants
+from eelib.models.loading import CodeModel, fingerprint
+from eelib.profile import Profile
+from eelib.provenance import PACKAGE, folder_hash
+from eelib.rl import trained
+from eelib.rl.rollouts import load_rollouts
+from eelib.study.node import Input, Node, Place
+from eelib.study.notebooks import notebooks
+from eelib.training import tuned
+from eelib.training.finetune import snapshot_steps
+
+# What the values of an axis are, where a node does not say otherwise.
+AXES = {
+    "model": lambda profile: profile.models,
+    "language": lambda profile: profile.languages,
+    "kind": lambda profile: list(tuned.KINDS),
+    "split": lambda profile: ["train", "test"],
+    "seed": lambda profile: list(range(profile.reinforcement.seeds)),
+    "context_fraction": lambda profile: profile.evaluation.context_fractions,
+    "threshold": lambda profile: profile.evaluation.thresholds,
+    "step": lambda profile: [0, *snapshot_steps(profile.fine_tuning.steps, profile.epoch_study.snapshots)],
+    "variant": lambda profile: list(variants.VARIANTS),
+}
+SETTING = ("model", "language")
+CORPUS = {"corpus": Input("corpus")}
+TUNED = {"tuned": Input("model", at={"kind": "aggregated"})}
+FIRST_AGENT = {"agent": Input("agent", at={"seed": 0})}
+DECODED = ("context", "evaluation.samples")
+TIMED = ("context", "evaluation.timing_samples", "evaluation.timing_repeats")
+DECIDED = ("evaluation.thresholds", "evaluation.temperature")
+FIXED = ("context", "fixed_exits.context_fraction")
+# A single agent's training depends on no other field.
+PPO = "reinforcement without seeds train_prompts test_prompts states_dtype"
+
+
+def _content(profile: Profile, place: Place) -> dict:
+    """What a corpus is read from."""
+    data = profile.data
+    if data.source == "shipped":
+        return {"content": shipped_hash(place["language"])}
+    return {"content": folder_hash(Path(data.path)) if data.path else "the hub's pinned revision"}
+
+
+def _studied(profile: Profile, place: Place) -> bool:
+    """Whether a place is of the model and language whose layers are studied over the steps of a fine-tuning."""
+    return (place["model"], place["language"]) == (profile.epoch_study.model, profile.epoch_study.language)
+
+
+def _trained_from(profile: Profile, place: Place) -> dict:
+    """What a fine-tuning starts from, and how many snapshots it keeps."""
+    snapshots = _studied(profile, place) and place["kind"] == "aggregated"
+    return {
+        "fingerprint": fingerprint(place["model"]),
+        "snapshots": profile.epoch_study.snapshots if snapshots else 1,
+    }
+
+
+def _there_already(profile: Profile, place: Place) -> dict | None:
+    return tuned.there_already(place["model"], place["kind"], profile.fine_tuning.shipped)
+
+
+def _is_timed(profile: Profile, place: Place) -> bool:
+    return place["context_fraction"] in profile.evaluation.timed_fractions
+
+
+def _is_drawn(profile: Profile, place: Place) -> bool:
+    """Whether a place stands in Figure 6.12, of Python where the run has it."""
+    language = "python" if "python" in profile.languages else profile.languages[0]
+    contexts = overhead.thesis_contexts(profile.evaluation.timed_fractions)
+    return place["language"] == language and place["context_fraction"] in contexts
+
+
+def _is_first(profile: Profile, place: Place) -> bool:
+    """Whether a place is of the first setting."""
+    return place["model"] == profile.models[0] and _is_first_language(profile, place)
+
+
+def _is_first_language(profile: Profile, place: Place) -> bool:
+    return place["language"] == profile.languages[0]
+
+
+def _load_corpus(folder: Path, profile: Profile) -> list[corpus.CodeFile]:
+    return corpus.read_corpus(folder / "corpus.parquet")
+
+
+def _load_model(folder: Path, profile: Profile) -> CodeModel:
+    return tuned.load_tuned(folder, profile.dtype)
+
+
+def _load_rollouts(folder: Path, profile: Profile) -> object:
+    return load_rollouts(folder)
+
+
+def _load_agent(folder: Path, profile: Profile) -> ExitPolicy:
+    return trained.load_agent(folder)
+
+
+_NODES = [
+    Node(
+        "corpus", "01", corpus.keep_corpus, ("language",), fields=("data",), given=_content, load=_load_corpus
+    ),
+    # --- 02: fine-tuning ---
+    Node(
+        "model",
+        "02",
+        tuned.train,
+        (*SETTING, "kind"),
+        CORPUS,
+        ("fine_tuning",),
+        given=_trained_from,
+        ready=_there_already,
+        take=tuned.take,
+        load=_load_model,
+        loaded_by=("dtype",),
+    ),
+    Node(
+        "validation_losses",
+        "02",
+        tuned.validation_losses,
+        (*SETTING, "kind"),
+        CORPUS | {"tuned": Input("model")},
+        ("fine_tuning.sequence_length", "fine_tuning.exit_positions"),
+        dataset="validation_losses",
+    ),
+    Node(
+        "epoch_predictions",
+        "02",
+        predict.epoch_predictions,
+        (*SETTING, "step"),
+        CORPUS | {"tuned": Input("model", at={"kind": "aggregated"}, unread=True)},
+        ("epoch_study", "context", "dtype"),
+        where=_studied,
+        dataset="predictions",
+    ),
+    # --- 03: fixed exits ---
+    Node(
+        "layer_accuracy",
+        "03",
+        layers.layer_accuracy,
+        (*SETTING, "kind"),
+        CORPUS | {"tuned": Input("model")},
+        (*FIXED, "fixed_exits.samples"),
+        dataset="layers",
+    ),
+    Node(
+        "fixed_exit_predictions",
+        "03",
+        predict.fixed_exit_predictions,
+        SETTING,
+        CORPUS | TUNED,
+        (*FIXED, "fixed_exits.samples"),
+        dataset="predictions",
+    ),
+    Node(
+        "fixed_exit_timings",
+        "03",
+        timed.fixed_exit_timings,
+        SETTING,
+        CORPUS | TUNED,
+        (*FIXED, "fixed_exits.timing_samples"),
+        timed=True,
+        dataset="timings",
+    ),
+    # --- 04: agents ---
+    Node(
+        "rollouts",
+        "04",
+        trained.record_rollouts,
+        (*SETTING, "split"),
+        CORPUS | TUNED,
+        ("prompts=reinforcement.{split}_prompts", "reinforcement.states_dtype", "context"),
+        load=_load_rollouts,
+    ),
+    Node(
+        "agent",
+        "04",
+        trained.train,
+        (*SETTING, "seed"),
+        {"rollouts": Input("rollouts", at={"split": "train"})} | TUNED,
+        (PPO,),
+        load=_load_agent,
+    ),
+    Node(
+        "recovered",
+        "04",
+        offline.recovered,
+        SETTING,
+        {"rollouts": Input("rollouts", at={"split": "test"}), "agents": Input("agent", over="seed")},
+        DECIDED,
+        dataset="agents",
+    ),
+    Node(
+        "variant",
+        "04",
+        variants.variant,
+        (*SETTING, "variant"),
+        {
+            "rollouts": Input("rollouts", at={"split": "train"}),
+            "unseen": Input("rollouts", at={"split": "test"}),
+            "tuned": Input("model", at={"kind": "aggregated"}, unread=True),
+        },
+        (PPO, "evaluation.temperature", "dtype"),
+        where=_is_first,
+        dataset="variants",
+    ),
+    Node(
+        "observation_cost",
+        "04",
+        observations.observation_cost,
+        SETTING,
+        TUNED,
+        ("evaluation.decisions", "context.max_tokens"),
+        where=_is_first_language,
+        timed=True,
+        dataset="decisions",
+    ),
+    # --- 05: evaluation ---
+    Node(
+        "full_predictions",
+        "05",
+        predict.full_predictions,
+        (*SETTING, "context_fraction", "kind"),
+        CORPUS | {"tuned": Input("model")},
+        DECODED,
+        dataset="predictions",
+    ),
+    Node(
+        "agent_predictions",
+        "05",
+        predict.agent_predictions,
+        (*SETTING, "context_fraction", "threshold"),
+        CORPUS | TUNED | {"agents": Input("agent", over="seed")},
+        (*DECODED, "evaluation.temperature"),
+        together="threshold",
+        dataset="predictions",
+    ),
+    Node(
+        "model_timings",
+        "05",
+        timed.model_timings,
+        (*SETTING, "context_fraction"),
+        CORPUS | TUNED | FIRST_AGENT | {"base": Input("model", at={"kind": "base"})},
+        (*TIMED, *DECIDED),
+        where=_is_timed,
+        timed=True,
+        dataset="timings",
+    ),
+    # --- 06: overhead ---
+    Node(
+        "overhead",
+        "06",
+        overhead.overhead,
+        (*SETTING, "context_fraction"),
+        CORPUS | TUNED | FIRST_AGENT,
+        (*TIMED, *DECIDED),
+        where=_is_drawn,
+        timed=True,
+        dataset="timings",
+    ),
+    Node(
+        "decision_cost",
+        "06",
+        overhead.decision_cost,
+        SETTING,
+        TUNED | FIRST_AGENT,
+        ("evaluation.decisions",),
+        timed=True,
+        dataset="decisions",
+    ),
+    # --- 07: caches ---
+    Node(
+        "cached_predictions",
+        "07",
+        predict.cached_predictions,
+        (*SETTING, "context_fraction"),
+        CORPUS | TUNED | FIRST_AGENT,
+        (*DECODED, *DECIDED),
+        where=_is_timed,
+        dataset="predictions",
+    ),
+    Node(
+        "cached_timings",
+        "07",
+        timed.cached_timings,
+        (*SETTING, "context_fraction"),
+        CORPUS | TUNED | FIRST_AGENT,
+        (*TIMED, *DECIDED),
+        where=_is_timed,
+        timed=True,
+        dataset="timings",
+    ),
+]
+NODES = {node.name: node for node in _NODES}
+
+
+def described() -> str:
+    """The graph as text: a paragraph a node."""
+    paragraphs = []
+    for node in NODES.values():
+        function = f"{node.function.__module__}.{node.function.__name__}"
+        sources = {
+            name: source.node
+            + "".join(f", {axis} {value}" for axis, value in source.at.items())
+            + (f", every {source.over}" if source.over else "")
+            for name, source in node.inputs.items()
+        }
+        lines = [
+            f"{node.name}  (notebook {node.notebook}{', timed' if node.timed else ''})",
+            f"  by    {function}",
+            f"  for   every {', '.join(node.axes)}",
+            *[f"  from  {name}: {source}" for name, source in sources.items()],
+            f"  by profile fields  {', '.join(node.fields)}",
+        ]
+        paragraphs.append("\n".join(line for line in lines if line.strip()))
+    return "\n\n".join(paragraphs)
+
+
+def drawn() -> str:
+    """The graph as a Mermaid diagram, a box a notebook."""
+    lines = ["flowchart LR"]
+    for number, notebook in notebooks(PACKAGE.parent).items():
+        of_it = [node.name for node in NODES.values() if node.notebook == number]
+        if of_it:
+            lines += [f'  subgraph "{notebook.stem}"', *[f"    {name}" for name in of_it], "  end"]
+    edges = {(source.node, node.name): None for node in NODES.values() for source in node.inputs.values()}
+    return "\n".join([*lines, *[f"  {source} --> {name}" for source, name in edges]])
