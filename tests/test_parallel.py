@@ -1,6 +1,8 @@
 """Calls made side by side give what they give one after the other."""
 
 import os
+import signal
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
 import pytest
@@ -41,3 +43,14 @@ def test_one_call_and_what_is_there_take_no_process(calls, at_once):
 def test_bad_input_in_another_process_is_still_one_sentence():
     with pytest.raises(InputError, match="number is -1: allowed are numbers from 0"):
         side_by_side([CALLS[0], partial(drawn, -1)], threads=2)
+
+
+def test_processes_stay_for_the_next_calls_and_a_killed_one_is_replaced():
+    assert len({process for _ in range(3) for _, _, process in side_by_side(CALLS * 2, threads=2)}) <= 2
+    with pytest.raises(BrokenProcessPool):
+        side_by_side([CALLS[0], die], threads=2)
+    assert len(side_by_side(CALLS, threads=2)) == 3
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -98,6 +98,11 @@ class KeyValueCache:
         keys, values = (buffer[layer - 1 : layer].narrow(3, newest, 1) for buffer in (self.keys, self.values))
         self.fill(keys.expand(count, -1, -1, -1, -1), values.expand(count, -1, -1, -1, -1), layer + 1)
 
+    def add_rows(self, rows: Tensor) -> None:
+        """Put copies of some rows of the batch, (R,) by index, behind the others."""
+        self.keys, self.values = (torch.cat([held, held[:, rows]], 1) for held in (self.keys, self.values))
+        self._slots = None
+
     def truncate(self, length: int) -> None:
         """Forget all positions from `length` on, in every layer."""
         self.lengths = [min(length, held) for held in self.lengths]

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
@@ -16,6 +14,7 @@ from eelib.decoding.batch import BatchDecoder
 from eelib.decoding.cache import CacheMode
 from eelib.decoding.criteria import ExitCriterion
 from eelib.decoding.generate import Generation, generate
+from eelib.decoding.shared import decode_shared
 from eelib.evaluation.energy import EnergyMonitor
 from eelib.evaluation.flops import generation_flops
 from eelib.evaluation.metrics import corpus_metrics, token_accuracy
@@ -76,20 +75,10 @@ def predictions(
     for start in starts:
         batch = samples[start : start + batch_size]
         decoder = BatchDecoder(parts, [sample.context for sample in batch], new_tokens)
-        for setting in settings:
-            progress.update()
-            last = torch.empty(len(batch), new_tokens, dtype=torch.int64)
-
-            def keep_last(token: int, layer: int, states: Tensor, last: Tensor = last) -> None:
-                if layer == parts.total_layers:
-                    last[:, token] = parts.logits(states).argmax(-1).cpu()
-
-            # Where deeper layers do not run on from a stopped row's own states, agreement is not known.
-            observe = keep_last if setting.cache.exact and setting.depth is None else None
-            end = tokenizer.eos_token_id
-            generations = decoder.decode(setting.rule, setting.cache, observe, setting.depth, end)
-            for row, (sample, generation) in enumerate(zip(batch, generations, strict=True)):
-                agrees = np.array(generation.tokens) == last[row, : len(generation.tokens)].numpy()
+        decoded = _decoded(decoder, settings, tokenizer.eos_token_id, progress)
+        for setting, completions in zip(settings, decoded, strict=True):
+            for sample, (generation, last) in zip(batch, completions, strict=True):
+                agrees = [] if last is None else np.equal(generation.tokens, last).tolist()
                 rows.append(
                     setting.keys
                     | {
@@ -99,7 +88,7 @@ def predictions(
                         "reference": tokenizer.decode(sample.reference, skip_special_tokens=True).strip(),
                         "tokens": generation.tokens,
                         "exit_layers": generation.exit_layers,
-                        "agrees": agrees.tolist() if observe else [],
+                        "agrees": agrees,
                         "token_accuracy": token_accuracy(generation.tokens, sample.reference),
                         "flops": generation_flops(
                             parts.model.config,
@@ -111,6 +100,30 @@ def predictions(
                 )
     progress.close()
     return pd.DataFrame(rows)
+
+
+def _decoded(
+    decoder: BatchDecoder, settings: Sequence[Setting], end: int | None, progress: tqdm
+) -> list[list[tuple[Generation, list[int] | None]]]:
+    """For each setting and prompt the completion, and the last layer's tokens in its places; None where they are not known.
+
+    Settings without a cache, or with an exact one, share what their prefixes share.
+    """
+    found: dict[int, list[tuple[Generation, list[int] | None]]] = {}
+    shared = [
+        place for place, setting in enumerate(settings) if setting.cache.exact and setting.depth is None
+    ]
+    if shared:
+        together = decode_shared(decoder, [settings[place].rule for place in shared], end)
+        found |= dict(zip(shared, together, strict=True))
+        progress.update(len(shared))
+    for place in [place for place in range(len(settings)) if place not in found]:
+        setting = settings[place]
+        # Deeper layers run on from what the cache approximates, or do not run: the last layer's token is not known.
+        generations = decoder.decode(setting.rule, setting.cache, depth=setting.depth, end=end)
+        found[place] = [(generation, None) for generation in generations]
+        progress.update()
+    return [found[place] for place in range(len(settings))]
 
 
 def timings(
@@ -131,19 +144,19 @@ def timings(
     Returns
     -------
     One row a repeat x sample x setting: `KEYS`, `repeat`, `sample`, `tokens` (how many were generated), `seconds`, `joules`
-    (NaN when not measured), `energy_source`. What is not recorded warms up: one setting of each criterion and cache.
+    (NaN when not measured), `energy_source`. What is not recorded warms up: two tokens of each criterion and cache.
 
     NVML's counter advances about every 100 ms, more than a short completion takes. With it, energy is measured in further
     passes, a window a setting over all samples, of which each row gets its share: `repeats` times, or as often as it takes
     for the window to last `NVML_WINDOW` by the times just measured.
     """
 
-    def decode(setting: Setting, sample: Sample) -> Generation:
+    def decode(setting: Setting, sample: Sample, longest: int = new_tokens) -> Generation:
         rule = setting.rule[sample.id] if isinstance(setting.rule, Mapping) else setting.rule
-        return generate(parts, sample.context, new_tokens, rule, setting.cache, end)
+        return generate(parts, sample.context, longest, rule, setting.cache, end)
 
     for setting in {(setting.criterion, setting.cache): setting for setting in settings}.values():
-        decode(setting, samples[0])
+        decode(setting, samples[0], longest=min(2, new_tokens))
     rows = []
     progress = tqdm(total=repeats * len(samples), desc="timing one by one", unit="prompt", leave=False)
     for repeat in range(repeats):

@@ -7,6 +7,8 @@ two. Only what is not timed may run so.
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,13 +24,23 @@ def side_by_side(calls: list[Callable[[], Any]], threads: int | None, at_once: b
     beside it. On a GPU the calls run one after the other, and so they do `at_once`, without a process: when nothing is to be
     made.
     """
-    processes = min(len(calls), threads or torch.get_num_threads())
-    if torch.cuda.is_available() or processes <= 1 or at_once:
+    processes = threads or torch.get_num_threads()
+    if torch.cuda.is_available() or min(processes, len(calls)) <= 1 or at_once:
         with one_thread():
             return [call() for call in calls]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_prepare) as pool:
+    pool = _pool(processes)
+    try:
         return [future.result() for future in [pool.submit(call) for call in calls]]
+    except BrokenProcessPool:  # one was killed: the next calls get others
+        _pool.cache_clear()
+        raise
+
+
+@cache
+def _pool(processes: int) -> ProcessPoolExecutor:
+    """Processes that stay for the next calls: to start one takes as long as importing torch and transformers."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(processes, mp_context=context, initializer=_prepare)
 
 
 def _prepare() -> None:
