@@ -45,7 +45,7 @@ def test_a_curve_by_hand(by_hand):
     scores = np.array([[[0.9, 0, 0], [0.2, 0.8, 0], [0.1, 0.1, 0.7], [0.1, 0.6, 0]]])
     curve = by_hand.curve(scores, [0.5, 0.65, 0.95])
     # At 0.5 the last token leaves at 6, wrongly; at 0.65 it runs on; at 0.95 all do.
-    assert curve.layers.tolist() == [[(4 + 6 + 10 + 6) / 4, (4 + 6 + 10 + 12) / 4, 12]]
+    assert curve.prices.tolist() == [[(4 + 6 + 10 + 6) / 4, (4 + 6 + 10 + 12) / 4, 12]]
     assert curve.agreement.tolist() == [[0.75, 1, 1]]
     # The same exits at random: half the tokens at 6 (0.5), a quarter each at 4 (0.25) and 10 (0.75).
     assert by_hand.over_random([curve], [scores], [0.5]) == pytest.approx(0.75 - (0.5 * 0.5 + 0.25))

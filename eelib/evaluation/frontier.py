@@ -1,7 +1,8 @@
-"""How near exits come to an oracle's: agreement with the last layer at equal mean depth, on recorded rollouts.
+"""How near exits come to an oracle's: agreement with the last layer at equal mean price, on recorded rollouts.
 
-All curves are of agreement (share of tokens equal to the last layer's) against mean layers. Between the *best fixed exit* of
-a depth and the *oracle* lies what a criterion can win there; the *recovered share* is how much of it one does.
+All curves are of agreement (share of tokens equal to the last layer's) against the mean price of a token: its layers, or what it
+costs with all that a criterion looks at (`cost.py`). Between the *best fixed exit* of a price and the *oracle* lies what a criterion
+can win there; the *recovered share* is how much of it one does.
 """
 
 from collections.abc import Sequence
@@ -24,22 +25,28 @@ class Curve:
 
     Attributes
     ----------
-    layers, agreement: (N, K) float64, means over a prompt's tokens; layers do not fall with the threshold.
+    prices, agreement: (N, K) float64, means over a prompt's tokens; prices do not fall with the threshold.
     """
 
-    layers: np.ndarray
+    prices: np.ndarray
     agreement: np.ndarray
 
     def points(self, prompts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean layers and agreement (K,) over some prompts, given by index (with repetition)."""
-        return self.layers[prompts].mean(0), self.agreement[prompts].mean(0)
+        """Mean price and agreement (K,) over some prompts, given by index (with repetition)."""
+        return self.prices[prompts].mean(0), self.agreement[prompts].mean(0)
 
 
 class Frontier:
-    """Fixed exits, oracle and criteria on the same rollouts."""
+    """Fixed exits, oracle and criteria on the same rollouts.
 
-    def __init__(self, rollouts: Rollouts):
+    Parameters
+    ----------
+    prices: (E + 1,) of leaving at each stop without looking at anything; its layers by default.
+    """
+
+    def __init__(self, rollouts: Rollouts, prices: np.ndarray | None = None):
         self.stops = rollouts.stops
+        self.prices = rollouts.stops if prices is None else prices
         always = np.ones((*rollouts.last.shape, 1), dtype=bool)
         self.correct = np.concatenate([rollouts.correct, always], -1)
         self.fixed = self.correct.mean(1)  # (N, E + 1) agreement of leaving at each stop
@@ -56,23 +63,29 @@ class Frontier:
         above = scores > threshold
         return np.where(above.any(-1), above.argmax(-1), scores.shape[-1])
 
-    def curve(self, scores: np.ndarray, thresholds: Sequence[float]) -> Curve:
-        """Layers and agreement at each of some thresholds, in rising order."""
-        layers, agreement = [], []
+    def curve(
+        self, scores: np.ndarray, thresholds: Sequence[float], prices: np.ndarray | None = None
+    ) -> Curve:
+        """Price and agreement at each of some thresholds, in rising order; `prices` (E + 1,) are the criterion's own."""
+        prices, paid, agreement = self.prices if prices is None else prices, [], []
         for threshold in thresholds:
             index = self.exits(scores, threshold)
-            layers.append(self.stops[index].mean(1))
+            paid.append(prices[index].mean(1))
             agreement.append(np.take_along_axis(self.correct, index[..., None], -1)[..., 0].mean(1))
-        return Curve(np.stack(layers, 1), np.stack(agreement, 1))
+        return Curve(np.stack(paid, 1), np.stack(agreement, 1))
 
-    def whole_curve(self, scores: np.ndarray) -> Curve:
-        """From always leaving at the first exit point to full depth, by quantiles of the scores."""
-        return self.curve(scores, [-np.inf, *np.quantile(scores, QUANTILES), np.inf])
+    def whole_curve(self, scores: np.ndarray, prices: np.ndarray | None = None) -> Curve:
+        """From always leaving at the first exit point to full depth, by quantiles of the scores.
+
+        An exit point whose scores are all -inf is never looked at.
+        """
+        finite = scores[np.isfinite(scores)]
+        return self.curve(scores, [np.finfo(np.float32).min, *np.quantile(finite, QUANTILES), np.inf], prices)
 
     def best_fixed(self, depths: np.ndarray, prompts: np.ndarray) -> np.ndarray:
         """Agreement of the best fixed exit not deeper than each depth, straight between neighbouring ones."""
         best = np.maximum.accumulate(self.fixed[prompts].mean(0))
-        return np.interp(depths, self.stops, best)
+        return np.interp(depths, self.prices, best)
 
     def mixed_fixed(self, depths: np.ndarray, prompts: np.ndarray) -> np.ndarray:
         """Agreement of the best coin between two fixed exits at each mean depth: the upper concave hull of all.
@@ -80,7 +93,7 @@ class Frontier:
         Stricter than `best_fixed`: a coin between a good middle layer and full depth needs no look at the state either.
         """
         hull: list[tuple[float, float]] = []
-        for x, y in zip(self.stops, self.fixed[prompts].mean(0), strict=True):
+        for x, y in zip(self.prices, self.fixed[prompts].mean(0), strict=True):
             while len(hull) > 1:
                 (x1, y1), (x2, y2) = hull[-2:]
                 if (y2 - y1) * (x - x1) > (y - y1) * (x2 - x1):
@@ -92,7 +105,7 @@ class Frontier:
     def oracle(self, depths: np.ndarray, prompts: np.ndarray) -> np.ndarray:
         """Most agreement that any exits reach at each mean depth: tokens that are right soonest are waited for first."""
         shares = self.optimal[prompts].mean(0)
-        cost = self.stops[0] + np.cumsum(shares * (self.stops - self.stops[0]))
+        cost = self.prices[0] + np.cumsum(shares * (self.prices - self.prices[0]))
         return np.interp(depths, cost, np.cumsum(shares))
 
     def recovered(self, depths: np.ndarray, agreement: np.ndarray, prompts: np.ndarray, fixed) -> float:
@@ -106,7 +119,7 @@ class Frontier:
 
     def recovered_area(self, curves: Sequence[Curve], prompts: np.ndarray, fixed) -> float:
         """`recovered` over all depths from the first exit point to L, mean over the curves (one an agent)."""
-        depths = np.linspace(self.stops[0], self.stops[-1], DEPTHS)
+        depths = np.linspace(self.prices[0], self.prices[-1], DEPTHS)
         lines = [np.interp(depths, *curve.points(prompts)) for curve in curves]
         return float(np.mean([self.recovered(depths, line, prompts, fixed) for line in lines]))
 

@@ -48,6 +48,7 @@ AXIS_NAMES = {
     "time_s": "time [s]",
     "energy_wh": "energy [Wh]",
     "flops": "FLOPs a token",
+    "cost": "cost of a token, share of the full model's with its cache",
     "agreement": "agreement with the last layer",
     "rouge_l": "ROUGE-L",
     "codebleu": "CodeBLEU",

@@ -91,6 +91,11 @@ class Rollouts:
         """Episode of one prompt."""
         return Episode(self.states[index], self.predictions[index], self.last[index])
 
+    def of(self, prompts: np.ndarray) -> "Rollouts":
+        """Those of some prompts, given by (N,) bool, in memory."""
+        parts = (self.states, self.predictions, self.confidences, self.last)
+        return Rollouts(*[np.asarray(part[prompts]) for part in parts], self.exit_points, self.total_layers)
+
     def draw(self, rng: np.random.Generator) -> Episode:
         """Episode of a prompt drawn uniformly."""
         return self.episode(int(rng.integers(len(self))))

@@ -11,6 +11,7 @@ from eelib.decoding.policy import ExitPolicy, load_policy
 from eelib.models.loading import CodeModel, device
 from eelib.profile import Context, Reinforcement
 from eelib.rl.agent import coefficients_for, one_thread, train_agent
+from eelib.rl.probe import train_probe
 from eelib.rl.rollouts import Rollouts, record
 
 
@@ -41,8 +42,14 @@ def train(
     log.to_parquet(folder / "log.parquet", index=False)
 
 
+def fit_probe(rollouts: Rollouts, tuned_key: str, seed: int, folder: Path) -> None:
+    """One supervised probe: `policy.safetensors`, `policy.json`."""
+    with one_thread():
+        train_probe(rollouts, seed, tuned_key).save(folder)
+
+
 def load_agent(folder: Path) -> ExitPolicy:
-    """The policy of an agent, where models decode."""
+    """The policy of an agent or a probe, where models decode."""
     return load_policy(folder).to(device())
 
 

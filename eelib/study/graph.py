@@ -8,7 +8,7 @@ from pathlib import Path
 from eelib.data import corpus
 from eelib.data.shipped import shipped_hash
 from eelib.decoding.policy import ExitPolicy
-from eelib.evaluation import layers, observations, offline, overhead, predict, timed, variants
+from eelib.evaluation import equal_cost, layers, observations, offline, overhead, predict, timed, variants
 from eelib.models.loading import CodeModel, fingerprint
 from eelib.profile import Profile
 from eelib.provenance import PACKAGE, folder_hash
@@ -35,6 +35,12 @@ SETTING = ("model", "language")
 CORPUS = {"corpus": Input("corpus")}
 TUNED = {"tuned": Input("model", at={"kind": "aggregated"})}
 FIRST_AGENT = {"agent": Input("agent", at={"seed": 0})}
+RIVALS = {
+    "rollouts": Input("rollouts", at={"split": "train"}),
+    "unseen": Input("rollouts", at={"split": "test"}),
+    "agents": Input("agent", over="seed"),
+    "probes": Input("probe", over="seed"),
+}
 DECODED = ("context", "evaluation.samples")
 TIMED = ("context", "evaluation.timing_samples", "evaluation.timing_repeats")
 DECIDED = ("evaluation.thresholds", "evaluation.temperature")
@@ -191,6 +197,32 @@ _NODES = [
         load=_load_agent,
     ),
     Node(
+        "probe",
+        "04",
+        trained.fit_probe,
+        (*SETTING, "seed"),
+        {"rollouts": Input("rollouts", at={"split": "train"})} | TUNED,
+        load=_load_agent,
+    ),
+    Node(
+        "equal_cost",
+        "04",
+        equal_cost.equal_cost,
+        SETTING,
+        RIVALS,
+        ("context.max_tokens",),
+        dataset="equal_cost",
+    ),
+    Node(
+        "cost_curves",
+        "04",
+        equal_cost.cost_curves,
+        SETTING,
+        RIVALS,
+        ("context.max_tokens",),
+        dataset="cost_curves",
+    ),
+    Node(
         "recovered",
         "04",
         offline.recovered,
@@ -319,7 +351,7 @@ def described() -> str:
             f"  by    {function}",
             f"  for   every {', '.join(node.axes)}",
             *[f"  from  {name}: {source}" for name, source in sources.items()],
-            f"  by profile fields  {', '.join(node.fields)}",
+            *([f"  by profile fields  {', '.join(node.fields)}"] if node.fields else []),
         ]
         paragraphs.append("\n".join(line for line in lines if line.strip()))
     return "\n\n".join(paragraphs)

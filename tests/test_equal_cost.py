@@ -1,0 +1,146 @@
+"""The account of criteria at equal cost, and the supervised probe, by hand."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import VOCABULARY
+
+from eelib.decoding.criteria import Agent
+from eelib.decoding.policy import ExitPolicy, load_policy
+from eelib.evaluation import equal_cost
+from eelib.evaluation.cost import criterion_prices, look_price, policy_flops, stop_prices
+from eelib.evaluation.equal_cost import Account, best_within, fixed_scores, subsets
+from eelib.models.pico import pico_config
+from eelib.rl.probe import held_out, train_probe
+from eelib.rl.rollouts import Rollouts
+
+CONFIG = pico_config("llama-pico", VOCABULARY, bos=0, eos=1, pad=2, layers=12)
+STOPS = np.array([4, 6, 10, 12])
+
+
+def policy(width: int = 128) -> ExitPolicy:
+    return ExitPolicy(
+        [torch.zeros(64, width), torch.zeros(2, 64)], [torch.zeros(64), torch.zeros(2)], "model"
+    )
+
+
+# --- prices ---
+
+
+def test_the_price_of_a_stop_by_hand():
+    """Llama pico: width 128, 4 heads of 32 with 2 groups, SwiGLU 352; one position attends to 101 after a context of 100."""
+    layer = 2 * (2 * 128 * (128 + 64) + 3 * 128 * 352) + 2 * 2 * 101 * 128
+    fill, head = 2 * 128 * 2 * 64, 2 * 128 * VOCABULARY
+    tokens = [stop * layer + (12 - stop) * fill + head for stop in STOPS]
+    assert stop_prices(CONFIG, STOPS, 100) == pytest.approx(np.array(tokens) / tokens[-1])
+    assert look_price(CONFIG, 12, 100, None) == pytest.approx(head / tokens[-1])
+    assert policy_flops(policy()) == 2 * (128 * 64 + 64 * 2)
+    assert look_price(CONFIG, 12, 100, policy()) == pytest.approx(policy_flops(policy()) / tokens[-1])
+
+
+def test_a_look_is_paid_where_it_is_taken_and_the_one_that_says_the_token_once():
+    prices = np.array([0.4, 0.6, 0.9, 1.0])
+    everywhere, twice = np.array([True, True, True]), np.array([True, False, True])
+    assert criterion_prices(prices, 0.1, everywhere, says=False) == pytest.approx([0.5, 0.8, 1.2, 1.3])
+    assert criterion_prices(prices, 0.1, everywhere, says=True) == pytest.approx([0.4, 0.7, 1.1, 1.3])
+    assert criterion_prices(prices, 0.1, twice, says=False) == pytest.approx([0.5, 0.7, 1.1, 1.2])
+    assert criterion_prices(prices, 0.1, twice, says=True) == pytest.approx([0.4, 0.7, 1.0, 1.2])
+
+
+# --- choices ---
+
+
+def test_the_best_within_a_budget():
+    prices, agreement = np.array([0.5, 0.4, 0.8, 0.6]), np.array([0.7, 0.6, 0.9, 0.65])
+    assert best_within(np.array([0.3, 0.4, 0.55, 0.7, 0.8, 1.0]), prices, agreement) == [1, 1, 0, 0, 2, 2]
+
+
+def test_the_exit_points_that_are_tried():
+    tried = {tuple(np.flatnonzero(subset)) for subset in subsets(4)}
+    assert tried == {(0, 1, 2, 3), (0, 2), (0, 3), (1, 2, 3), (1, 3), (1,), (2, 3), (2,), (3,)}
+    assert [fixed_scores([4, 6, 10], stop).tolist() for stop in (0, 3)] == [[1, 0, 0], [0, 0, 0]]
+
+
+def rollouts(correct: np.ndarray, states: np.ndarray | None = None, confidences=None) -> Rollouts:
+    shape = correct.shape
+    return Rollouts(
+        np.zeros((*shape, 128), np.float32) if states is None else states,
+        np.where(correct, 7, 3),
+        np.zeros(shape, np.float32) if confidences is None else confidences,
+        np.full(shape[:2], 7),
+        [4, 6, 10],
+        12,
+    )
+
+
+@pytest.fixture
+def account() -> Account:
+    """Half of the tokens are right from 4 on, the others at 12 alone; confidence tells them apart, in both sets of prompts."""
+    right = np.arange(40).reshape(4, 10, 1) % 2 == 0
+    correct = np.broadcast_to(right, (4, 10, 3))
+    confident = np.where(correct, 0.9, 0.1).astype(np.float32)
+    recorded = rollouts(correct, confidences=confident)
+    return Account(CONFIG, recorded, recorded, 100)
+
+
+def test_a_criterion_that_is_always_right_pays_for_its_looks(account):
+    """It may look at the first exit point alone: half of the tokens leave there, the others pay a look and all layers."""
+    curve = account.of_confidence()
+    look = look_price(CONFIG, 12, 100, None)
+    whole = (account.prices[0] + 1 + look) / 2
+    everyone = np.arange(4)
+    prices, agreement = curve.points(everyone)
+    assert prices[0] == pytest.approx(account.prices[0]) and agreement[0] == pytest.approx(0.5)
+    assert (prices[-1], agreement[-1]) == (pytest.approx(whole), 1.0)
+    oracle = account.frontier.oracle(np.array([whole - look / 2]), everyone)
+    assert oracle == pytest.approx([1.0])
+    coin = account.frontier.mixed_fixed(np.array([whole]), everyone)
+    assert coin == pytest.approx([0.5 + 0.5 * (whole - account.prices[0]) / (1 - account.prices[0])])
+
+
+def test_the_share_is_0_for_a_blind_policy_and_near_1_for_one_that_knows(account):
+    blind = account.of_policy(policy())  # one score everywhere: a fixed exit at best
+    assert account.share([blind], np.arange(4)) <= 0
+    assert account.share([account.of_confidence()], np.arange(4)) > 0.8
+    table = account.table({"confidence": [account.of_confidence()], "agent": [blind]}).set_index("method")
+    paired = table.loc["confidence", "share"] - table.loc["agent", "share"]
+    assert table.loc["confidence", "over_agent"] == pytest.approx(paired)
+    assert table.loc["confidence", "over_confidence"] == table.loc["agent", "over_agent"] == 0
+    assert table.loc["oracle", "agreement_at_0.8"] == 1.0
+
+
+# --- the probe ---
+
+
+def test_a_probe_learns_what_can_be_seen_and_exports_to_the_policy_that_decodes(tmp_path):
+    """A token is right where the first coordinate is positive; the others are noise."""
+    rng = np.random.default_rng(0)
+    states = rng.normal(3.0, 2.0, (60, 15, 3, 8)).astype(np.float32)
+    recorded = rollouts(states[..., 0] > 3, states)
+    probe = train_probe(recorded, seed=1, model="fingerprint")
+    probe.save(tmp_path)
+    again = load_policy(tmp_path, "fingerprint")
+    test = torch.from_numpy(rng.normal(3.0, 2.0, (500, 8)).astype(np.float32))
+    said = again.probability(test) > 0.5
+    assert (said == (test[:, 0] > 3)).float().mean() > 0.95
+    assert Agent(again, 0.9).exits  # the criterion that decodes takes it
+    same = train_probe(recorded, seed=1, model="fingerprint")
+    assert all(torch.equal(a, b) for a, b in zip(same.weights, probe.weights, strict=True))
+    other = train_probe(recorded, seed=2, model="fingerprint")
+    assert not torch.equal(other.weights[0], probe.weights[0])
+
+
+def test_a_fifth_of_the_prompts_is_held_out_and_the_same_for_all():
+    assert held_out(100).sum() == 20 and (held_out(100) == held_out(100)).all()
+
+
+def test_the_frames_of_the_study_name_every_method(monkeypatch, account):
+    monkeypatch.setattr(equal_cost, "load_config", lambda name: CONFIG)
+    recorded = account.unseen
+    policies = {0: policy(), 1: policy()}
+    many = recorded.of(np.arange(4) < 4)
+    table = equal_cost.equal_cost(many, recorded, policies, policies, "model", 100)
+    assert table["method"].tolist() == ["confidence", "agent", "probe", "fixed", "coin", "oracle"]
+    curves = equal_cost.cost_curves(many, recorded, policies, policies, "model", 100)
+    assert set(curves["method"]) == set(table["method"])
+    assert curves.groupby("method")["cost"].agg(["min", "max"]).nunique().tolist() == [1, 1]
