@@ -14,7 +14,7 @@ from eelib.models.parts import ModelParts
 
 VOTERS = 3  # preceding exit points whose predictions are compared
 LAYER = "one decoder layer, cached"
-MOST_STATES = 500  # two of the candidates look at the vocabulary, up to 10 ms each on a CPU
+MOST_STATES = 300  # two of the candidates look at the vocabulary, up to 10 ms each on a CPU
 
 
 def observation_cost(tuned: CodeModel, decisions: int, max_tokens: int) -> pd.DataFrame:
