@@ -105,6 +105,16 @@ DATASETS: dict[str, dict[str, Column]] = {
         "cost": (NUMBER, "of a token, as a share of the full model's with its cache"),
         "agreement": (NUMBER, "share of tokens that are the last layer's; mean over seeds"),
     },
+    "promises": {
+        **NODE,
+        **SETTING,
+        "tolerated": (NUMBER, "share of tokens that may differ from the full model's"),
+        "prompts": (COUNT, "for calibration"),
+        "method": (TEXT, "how the threshold is chosen from them"),
+        "broken": (NUMBER, "share of draws whose threshold's risk is above the tolerated share"),
+        "early": (NUMBER, "share of draws that promise any early exit"),
+        "depth": (NUMBER, "mean layers of a token, as a share of all"),
+    },
     "variants": {
         **NODE,
         **SETTING,

@@ -8,7 +8,17 @@ from pathlib import Path
 from eelib.data import corpus
 from eelib.data.shipped import shipped_hash
 from eelib.decoding.policy import ExitPolicy
-from eelib.evaluation import equal_cost, layers, observations, offline, overhead, predict, timed, variants
+from eelib.evaluation import (
+    equal_cost,
+    layers,
+    observations,
+    offline,
+    overhead,
+    predict,
+    promises,
+    timed,
+    variants,
+)
 from eelib.models.loading import CodeModel, fingerprint
 from eelib.profile import Profile
 from eelib.provenance import PACKAGE, folder_hash
@@ -221,6 +231,14 @@ _NODES = [
         RIVALS,
         ("context.max_tokens",),
         dataset="cost_curves",
+    ),
+    Node(
+        "promises",
+        "04",
+        promises.promises,
+        SETTING,
+        {"unseen": Input("rollouts", at={"split": "test"}), "probes": Input("probe", over="seed")},
+        dataset="promises",
     ),
     Node(
         "recovered",
