@@ -110,7 +110,10 @@ def _draw_sweep(metrics_ax: Axes, resource_axes: list[Axes], sweep: pd.DataFrame
         name, unit = RESOURCES[column]
         values = rows[column].to_numpy(float) / unit
         ax.bar(range(len(order)), np.nan_to_num(values), color=fills, width=0.75)
-        for position in np.flatnonzero(np.isnan(values)):
+        if np.isnan(values).all():
+            ax.set_yticks([])
+            note(ax, "not measured at this context")
+        for position in np.flatnonzero(np.isnan(values) & ~np.isnan(values).all()):
             ax.text(position, 0, " not measured", rotation=90, ha="center", va="bottom", fontsize=style.SMALL)
         names = [text.replace("\n", " ") for text in setting_names(order)] if k >= 2 else [""] * len(order)
         ax.set_xticks(range(len(order)), names, rotation=90, fontsize=style.SMALL)

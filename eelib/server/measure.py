@@ -56,8 +56,8 @@ def serving(
     language: str,
     thresholds: list[float],
     new_tokens: int,
-    prompts: int = 5,
-    keys: int = 80,
+    prompts: int = 3,
+    keys: int = 40,
 ) -> pd.DataFrame:
     """One server, measured as its clients see it.
 
