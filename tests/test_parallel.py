@@ -2,13 +2,18 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
+import psutil
 import pytest
 import torch
 
 from eelib.errors import InputError
+from eelib.provenance import PACKAGE
 from eelib.study.parallel import side_by_side
 
 
@@ -54,3 +59,32 @@ def test_processes_stay_for_the_next_calls_and_a_killed_one_is_replaced():
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+KILLED = """
+import os, signal
+from functools import partial
+from eelib.provenance import PACKAGE
+from eelib.study.parallel import side_by_side
+
+if __name__ == "__main__":
+    print(*side_by_side([os.getpid, os.getpid], threads=2), flush=True)
+    os.kill(os.getpid(), signal.SIG{name})
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("name", ["KILL", "INT"])
+def test_processes_end_quietly_with_the_one_they_work_for(tmp_path, name):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED.format(name=name))
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run(
+        [sys.executable, script], check=False, capture_output=True, text=True, env=environment, timeout=120
+    )
+    workers = [int(pid) for pid in done.stdout.split()]
+    deadline = time.monotonic() + 20
+    while any(psutil.pid_exists(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert workers and not any(psutil.pid_exists(pid) for pid in workers)
+    assert "multiprocessing/process.py" not in done.stderr

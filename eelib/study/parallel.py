@@ -5,6 +5,9 @@ two. Only what is not timed may run so.
 """
 
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -44,6 +47,15 @@ def _pool(processes: int) -> ProcessPoolExecutor:
 
 
 def _prepare() -> None:
-    """What a new process needs: one thread, and quiet libraries."""
+    """What a new process needs: one thread, quiet libraries, and to end with the process it works for, or when interrupted."""
     torch.set_num_threads(1)
     quieten_libraries()
+    signal.signal(
+        signal.SIGINT, lambda *_: os._exit(130)
+    )  # a kernel that ends is interrupted, and its processes with it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
