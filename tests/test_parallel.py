@@ -68,6 +68,7 @@ from eelib.provenance import PACKAGE
 from eelib.study.parallel import side_by_side
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     print(*side_by_side([os.getpid, os.getpid], threads=2), flush=True)
     os.kill(os.getpid(), signal.SIG{name})
     signal.pause()
