@@ -260,7 +260,7 @@ def test_a_stamp_names_the_commits_that_made_the_inputs_and_leads_to_them(monkey
 def test_a_nodes_function_takes_what_the_node_declares_and_all_of_it(node, monkeypatch):
     monkeypatch.chdir(PACKAGE.parent)
     profile = load_profile("ci")
-    place = {axis: node.values.get(axis, AXES[axis])(profile)[0] for axis in node.axes}
+    place = {axis: AXES[axis](profile)[0] for axis in node.axes}
     together = {f"{node.together}s"} if node.together else set()
     fields = set(node.settings(profile, place)) | set(node.given(profile, place))
     inputs = {name: {name, f"{name}_key"} for name in node.inputs}

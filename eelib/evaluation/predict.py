@@ -152,7 +152,7 @@ def cached_settings(policy: ExitPolicy, thresholds: list[float], temperature: fl
 
 
 def middle(thresholds: list[float]) -> float:
-    """The threshold at which all caches are compared."""
+    """The middle one: where all caches are compared, and what the endpoint is shown at."""
     return thresholds[len(thresholds) // 2]
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from eelib.data.corpus import CodeFile, split_of
 from eelib.errors import InputError
+from eelib.evaluation.predict import middle
 from eelib.server.process import started
 from eelib.server.text import source_of
 from eelib.study.node import Input, Node
@@ -107,7 +108,7 @@ SERVING = Node(
 
 def typed_thresholds(thresholds: list[float]) -> list[float]:
     """The thresholds of the typing session: the lowest, the middle one, and full depth."""
-    return list(dict.fromkeys([min(thresholds), thresholds[len(thresholds) // 2], FULL]))
+    return list(dict.fromkeys([min(thresholds), middle(thresholds), FULL]))
 
 
 def rests(keys: int, seed: int = 0) -> list[int]:

@@ -29,7 +29,7 @@ from eelib.study.notebooks import notebooks
 from eelib.training import tuned
 from eelib.training.finetune import snapshot_steps
 
-# What the values of an axis are, where a node does not say otherwise.
+# What the values of an axis are.
 AXES = {
     "model": lambda profile: profile.models,
     "language": lambda profile: profile.languages,

@@ -64,7 +64,6 @@ class Node:
     inputs: argument -> where it comes from.
     fields: of the profile, by dotted name; `name=dotted` gives the argument another name, `{axis}` stands for the place's
         value, and `section without a b` is a whole section with some fields set to None.
-    values: axis -> its values, where they are not those of `graph.AXES`.
     where: whether a place belongs to the study.
     given: further arguments that no field holds, such as the hashes of files; part of the key.
     ready: what is taken as it is there already, as arguments of `take`; then neither fields nor inputs decide.
@@ -80,7 +79,6 @@ class Node:
     axes: tuple[str, ...] = ()
     inputs: Mapping[str, Input] = field(default_factory=dict)
     fields: tuple[str, ...] = ()
-    values: Mapping[str, Callable[[Profile], list]] = field(default_factory=dict)
     where: Callable[[Profile, Place], bool] = lambda profile, place: True
     given: Callable[[Profile, Place], dict] = lambda profile, place: {}
     ready: Callable[[Profile, Place], dict | None] = lambda profile, place: None

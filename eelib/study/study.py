@@ -76,12 +76,10 @@ class Study:
     def places(self, node: str | Node, **asked: Any) -> list[Place]:
         """A node's places in this study that have the values asked for."""
         node = as_node(node)
-        axes = {axis: node.values.get(axis, AXES[axis])(self.profile) for axis in node.axes}
-        if unknown := set(asked) - set(axes):
-            raise ValueError(f"{node.name} has the axes {list(axes)}, not {sorted(unknown)}")
-        return [
-            place for place in products(axes) if node.where(self.profile, place) and matches(place, asked)
-        ]
+        if unknown := set(asked) - set(node.axes):
+            raise ValueError(f"{node.name} has the axes {list(node.axes)}, not {sorted(unknown)}")
+        everywhere = products({axis: AXES[axis](self.profile) for axis in node.axes})
+        return [place for place in everywhere if node.where(self.profile, place) and matches(place, asked)]
 
     def stage(self, node: Node, place: Place) -> Stage:
         """What decides the result of a node at a place; nothing is read but what is hashed."""
@@ -120,12 +118,8 @@ class Study:
         if input.over is None:
             yield source, shared | input.at, None
             return
-        for value in source.values.get(input.over, AXES[input.over])(self.profile):
+        for value in AXES[input.over](self.profile):
             yield source, shared | input.at | {input.over: value}, value
-
-    def find(self, node: str | Node, **place: Any) -> Artifact | None:
-        """What a node has at a place, if it is made."""
-        return find(self.stage(as_node(node), place), self.root)
 
     def need(self, node: str | Node, **place: Any) -> Artifact:
         """What a node has at one place: found, or made if it is this notebook's; else MissingStage says which one makes it."""
