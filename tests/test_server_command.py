@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 from servers import save_tiny, until
 
 from eelib.errors import InputError
-from eelib.server.__main__ import main
+from eelib.server.__main__ import listening, main
 from eelib.server.process import started
 
 ROOT = Path(__file__).parent.parent
@@ -105,3 +107,11 @@ def test_it_serves_keeps_prompts_out_of_its_logs_and_drains_when_it_is_ended(tmp
         assert process.returncode == 0, output
         assert "completion: " in output and "/v1/completions" in output
         assert "unmistakable" not in output and "secret" not in output
+
+
+def test_a_connection_sends_an_answer_without_waiting_for_acknowledgements():
+    bound = listening(uvicorn.Config(app=None, host="127.0.0.1", port=0))
+    with bound, socket.create_connection(bound.getsockname()):
+        accepted, _ = bound.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0

@@ -9,6 +9,7 @@ import argparse
 import logging
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -102,6 +103,15 @@ def artifacts(args: argparse.Namespace) -> Artifacts:
     return of_profile(args.profile, args.model, args.language, args.seed)
 
 
+def listening(config: uvicorn.Config) -> socket.socket:
+    """The server's socket, which takes connections already."""
+    bound = config.bind_socket()
+    # Connections inherit it. Without, the second packet of an answer waits for the first one's acknowledgement, 40 ms on Linux.
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    bound.listen()
+    return bound
+
+
 def run(args: argparse.Namespace) -> None:
     """Serve until a signal."""
     config, chosen = configuration(args), artifacts(args)
@@ -121,14 +131,13 @@ def run(args: argparse.Namespace) -> None:
         )
     )
     app.state.engine.on_failure = lambda: setattr(server, "should_exit", True)
-    socket = server.config.bind_socket()
-    socket.listen()  # so that whoever reads the line below can connect at once
+    bound = listening(server.config)
     shown = f"[{args.host}]" if ":" in args.host else args.host
-    print(f"{chosen.name} for {chosen.language}: http://{shown}:{socket.getsockname()[1]}", flush=True)
+    print(f"{chosen.name} for {chosen.language}: http://{shown}:{bound.getsockname()[1]}", flush=True)
     # uvicorn drains, then raises the signal again for whoever was there before it: here nobody, so that a wish ends with 0.
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, lambda *_: None)
-    server.run(sockets=[socket])
+    server.run(sockets=[bound])
     if app.state.engine.failure is not None:
         raise app.state.engine.failure
 
