@@ -107,7 +107,10 @@ class Reinforcement:
     """Rollouts and PPO (Table 6.6)."""
 
     train_prompts: int
+    validation_prompts: int  # choose exit points, thresholds and a probe's state
     test_prompts: int
+    prefix_windows: int  # of training files, whose every position is learnt from
+    probe_steps: int  # of the supervised rival's training
     states_dtype: str  # of the recorded hidden states
     reward: str  # printed | position-scaled | expected-cost
     steps: int

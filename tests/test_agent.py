@@ -19,7 +19,10 @@ SCALE = np.array([5.0, 0.1, 1.0, 30.0], dtype=np.float32)
 
 CONFIG = Reinforcement(
     train_prompts=1,
+    validation_prompts=1,
     test_prompts=1,
+    prefix_windows=1,
+    probe_steps=1,
     states_dtype="float32",
     reward="printed",
     steps=8_192,

@@ -7,11 +7,11 @@ from conftest import VOCABULARY
 
 from eelib.decoding.criteria import Agent
 from eelib.decoding.policy import ExitPolicy, load_policy
-from eelib.evaluation import equal_cost
+from eelib.evaluation import equal_cost, probe_data
 from eelib.evaluation.cost import criterion_prices, look_price, policy_flops, stop_prices
 from eelib.evaluation.equal_cost import Account, best_within, fixed_scores, subsets
 from eelib.models.pico import pico_config
-from eelib.rl.probe import held_out, train_probe
+from eelib.rl.probe import train_probe
 from eelib.rl.rollouts import Rollouts
 
 CONFIG = pico_config("llama-pico", VOCABULARY, bos=0, eos=1, pad=2, layers=12)
@@ -117,30 +117,41 @@ def test_a_probe_learns_what_can_be_seen_and_exports_to_the_policy_that_decodes(
     rng = np.random.default_rng(0)
     states = rng.normal(3.0, 2.0, (60, 15, 3, 8)).astype(np.float32)
     recorded = rollouts(states[..., 0] > 3, states)
-    probe = train_probe(recorded, seed=1, model="fingerprint")
+    chosen = recorded.first(10)
+    probe = train_probe(recorded, chosen, seed=1, model="fingerprint")
     probe.save(tmp_path)
     again = load_policy(tmp_path, "fingerprint")
     test = torch.from_numpy(rng.normal(3.0, 2.0, (500, 8)).astype(np.float32))
     said = again.probability(test) > 0.5
     assert (said == (test[:, 0] > 3)).float().mean() > 0.95
     assert Agent(again, 0.9).exits  # the criterion that decodes takes it
-    same = train_probe(recorded, seed=1, model="fingerprint")
+    same = train_probe(recorded, chosen, seed=1, model="fingerprint")
     assert all(torch.equal(a, b) for a, b in zip(same.weights, probe.weights, strict=True))
-    other = train_probe(recorded, seed=2, model="fingerprint")
+    other = train_probe(recorded, chosen, seed=2, model="fingerprint")
     assert not torch.equal(other.weights[0], probe.weights[0])
-
-
-def test_a_fifth_of_the_prompts_is_held_out_and_the_same_for_all():
-    assert held_out(100).sum() == 20 and (held_out(100) == held_out(100)).all()
 
 
 def test_the_frames_of_the_study_name_every_method(monkeypatch, account):
     monkeypatch.setattr(equal_cost, "load_config", lambda name: CONFIG)
     recorded = account.unseen
     policies = {0: policy(), 1: policy()}
-    many = recorded.of(np.arange(4) < 4)
-    table = equal_cost.equal_cost(many, recorded, policies, policies, "model", 100)
+    table = equal_cost.equal_cost(recorded, recorded, policies, policies, "model", 100)
     assert table["method"].tolist() == ["confidence", "agent", "probe", "fixed", "coin", "oracle"]
-    curves = equal_cost.cost_curves(many, recorded, policies, policies, "model", 100)
+    curves = equal_cost.cost_curves(recorded, recorded, policies, policies, "model", 100)
     assert set(curves["method"]) == set(table["method"])
     assert curves.groupby("method")["cost"].agg(["min", "max"]).nunique().tolist() == [1, 1]
+
+
+def test_a_probe_s_data_is_told_by_its_source_and_size(monkeypatch):
+    """States that say nothing in completions and everything in real text: the probe of the latter knows more."""
+    monkeypatch.setattr(probe_data, "load_config", lambda name: CONFIG)
+    rng = np.random.default_rng(0)
+    telling, blank = (rng.normal(size=(40, 15, 3, 128)).astype(np.float32) * scale for scale in (1, 0))
+    correct = np.broadcast_to(telling[..., :1, 0] > 0, telling.shape[:3])
+    telling[..., 0] *= 3
+    text, silent = rollouts(correct, telling), rollouts(correct, blank)
+    table = probe_data.probe_data(silent, text, text.first(8), text, "model", 100, 400)
+    assert table["learnt_from"].tolist() == ["completions", "real text", "real text", "real text", "both"]
+    assert table["tokens"].tolist() == [600, 150, 300, 600, 1200]
+    assert table["share"].iloc[0] + 0.4 < table["share"].iloc[3]
+    assert (table["low"] <= table["share"]).all() and (table["share"] <= table["high"]).all()

@@ -12,7 +12,7 @@ from eelib.errors import InputError
 from eelib.models.parts import take_apart
 from eelib.rl.env import EarlyExitEnv
 from eelib.rl.reward import RewardCoefficients
-from eelib.rl.rollouts import LiveEpisodes, Rollouts, load_rollouts, optimal_index, record
+from eelib.rl.rollouts import LiveEpisodes, Rollouts, load_rollouts, optimal_index, record, record_prefixes
 
 NEW = 5
 
@@ -193,3 +193,37 @@ def test_a_broken_model_is_one_sentence(prompts):
         model.model.layers[5].mlp.down_proj.weight.fill_(math.nan)  # after the only exit point
     with pytest.raises(InputError, match="NaN"):
         record(take_apart(model), prompts, NEW)
+
+
+# --- along real text ---
+
+
+@torch.no_grad()
+def test_positions_of_real_text_are_recorded_as_a_rollout_would(parts):
+    """Windows of 23 ids, episodes of 5 tokens: two episodes, the last ten positions."""
+    windows = torch.arange(3 * 23).view(3, 23) % 60 + 3
+    recorded = record_prefixes(parts, windows.tolist(), 5, batch_size=2)
+    states = parts.hidden_states(windows)
+    assert recorded.states.shape == (6, 5, len(parts.exit_points), parts.width)
+    for place, layer in enumerate(parts.exit_points):
+        expected = states[layer - 1][:, 13:].reshape(6, 5, -1)
+        torch.testing.assert_close(
+            torch.from_numpy(recorded.states[:, :, place]), expected, rtol=1e-4, atol=1e-4
+        )
+        probabilities = parts.logits(expected).softmax(-1)
+        assert np.array_equal(recorded.predictions[:, :, place], probabilities.argmax(-1))
+        np.testing.assert_allclose(recorded.confidences[:, :, place], probabilities.amax(-1), rtol=1e-4)
+    assert np.array_equal(recorded.last, parts.logits(states[-1][:, 13:]).argmax(-1).view(6, 5))
+
+
+@pytest.mark.parametrize("windows", [[], [[5] * 9]])
+def test_windows_too_short_for_an_episode_are_refused(parts, windows):
+    with pytest.raises(InputError, match="at least one window of 10 tokens"):
+        record_prefixes(parts, windows, 5)
+
+
+def test_joined_rollouts_hold_the_prompts_of_both():
+    both = tiny().joined(tiny(last=np.array([[1, 1], [1, 1]])))
+    assert len(both) == 4 and both.stops.tolist() == [4, 6, 10, 12]
+    assert both.last.tolist() == [[7, 2], [5, 9], [1, 1], [1, 1]]
+    assert np.array_equal(both.first(2).states, tiny().states)

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from eelib.data.corpus import CodeFile
-from eelib.data.samples import Sample, encode, evaluation_samples, random_prompts, split_file
+from eelib.data.samples import Sample, encode, evaluation_samples, random_prompts, random_windows, split_file
 from eelib.errors import InputError
 from eelib.profile import Context
 
@@ -132,3 +132,13 @@ def test_prompts_are_those_of_their_seed(tokenizer):
 def test_a_prompt_is_never_empty(tokenizer):
     prompts = random_prompts(code_files(1), tokenizer, 10, Context(32, 5), 0)
     assert prompts == [[START, 0]] * 10
+
+
+def test_windows_are_prompts_that_fill_the_context(tokenizer):
+    files, config = code_files(900, 30), Context(64, 15)
+    windows = random_windows(files, tokenizer, 5, config, seed=0)
+    assert windows == [ids for ids in random_prompts(files, tokenizer, 250, config, 0) if len(ids) == 64][:5]
+    with pytest.raises(
+        InputError, match="Of 250 prompts drawn from 1 files, 0 fill a context of 64 tokens: 5 are needed"
+    ):
+        random_windows(code_files(90), tokenizer, 5, config, seed=0)

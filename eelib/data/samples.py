@@ -1,5 +1,6 @@
 """Code files -> (context, reference) samples in model tokens."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -99,6 +100,21 @@ class RandomPrompts:
         ids = self._encoded[index]
         end = max(1, int(fraction * len(ids)))
         return [self.tokenizer.bos_token_id, *ids[max(0, end - (self.longest - 1)) : end]]
+
+
+def random_windows(
+    files: Sequence[CodeFile], tokenizer: PreTrainedTokenizerBase, count: int, config: Context, seed: int
+) -> list[list[int]]:
+    """`count` prompts drawn as `RandomPrompts` does that fill the longest context; InputError where files are too short."""
+    prompts, rng = RandomPrompts(files, tokenizer, config), np.random.default_rng(seed)
+    drawn = (prompts.draw(rng) for _ in range(50 * count))
+    windows = list(itertools.islice((ids for ids in drawn if len(ids) == config.max_tokens), count))
+    if len(windows) < count:
+        raise InputError(
+            f"Of {50 * count} prompts drawn from {len(files)} files, {len(windows)} fill a context of {config.max_tokens} tokens: "
+            f"{count} are needed."
+        )
+    return windows
 
 
 def random_prompts(

@@ -1,7 +1,7 @@
 """Criteria at equal cost: how much of what an oracle wins over a coin between fixed exits each of them wins.
 
 The definition is in `docs/decisions.md`, "Equal cost". For every budget, a criterion takes the exit points it looks at and the threshold
-that agree most on held-out training prompts at no more than the budget, a fixed exit among them; its curve is what these choices cost and
+that agree most on validation prompts at no more than the budget, a fixed exit among them; its curve is what these choices cost and
 agree on unseen rollouts. Prices are whole ones (`cost.py`).
 """
 
@@ -16,7 +16,6 @@ from eelib.evaluation.cost import criterion_prices, look_price, stop_prices
 from eelib.evaluation.frontier import DEPTHS, QUANTILES, Curve, Frontier
 from eelib.evaluation.offline import probabilities
 from eelib.models.loading import load_config
-from eelib.rl.probe import held_out
 from eelib.rl.rollouts import Rollouts
 
 SHARES_OF_FULL = (0.7, 0.8)  # costs at which agreement is told
@@ -24,7 +23,7 @@ DRAWN = 25  # costs at which curves are drawn
 
 
 def equal_cost(
-    rollouts: Rollouts,
+    chosen: Rollouts,
     unseen: Rollouts,
     agents: dict[int, ExitPolicy],
     probes: dict[int, ExitPolicy],
@@ -35,7 +34,7 @@ def equal_cost(
 
     Parameters
     ----------
-    rollouts: of training prompts; those that no probe is fitted to choose exit points and thresholds.
+    chosen: rollouts of validation prompts, which choose exit points and thresholds.
     max_tokens: the longest context, after which a token is priced.
     agents, probes: by seed.
 
@@ -45,12 +44,12 @@ def equal_cost(
     bootstrap over prompts, mean over seeds), `over_agent` with `over_agent_low` and `over_agent_high`, `over_confidence` likewise (paired differences of the share), and
     `agreement_at_<share>` of the full model's cost for each of `SHARES_OF_FULL`.
     """
-    account, curves = _accounted(rollouts, unseen, agents, probes, model, max_tokens)
+    account, curves = _accounted(chosen, unseen, agents, probes, model, max_tokens)
     return account.table(curves)
 
 
 def cost_curves(
-    rollouts: Rollouts,
+    chosen: Rollouts,
     unseen: Rollouts,
     agents: dict[int, ExitPolicy],
     probes: dict[int, ExitPolicy],
@@ -58,7 +57,7 @@ def cost_curves(
     max_tokens: int,
 ) -> pd.DataFrame:
     """The curves that `equal_cost` compares, means over seeds: `method`, `cost` (of the full model's token), `agreement`."""
-    account, curves = _accounted(rollouts, unseen, agents, probes, model, max_tokens)
+    account, curves = _accounted(chosen, unseen, agents, probes, model, max_tokens)
     costs, frontier = np.linspace(account.prices[0], 1.0, DRAWN), account.frontier
     lines = {name: [account.agreement(own, cost) for cost in costs] for name, own in curves.items()}
     for name, line in account.lines.items():
@@ -70,14 +69,14 @@ def cost_curves(
 
 
 def _accounted(
-    rollouts: Rollouts,
+    chosen: Rollouts,
     unseen: Rollouts,
     agents: dict[int, ExitPolicy],
     probes: dict[int, ExitPolicy],
     model: str,
     max_tokens: int,
 ) -> tuple["Account", dict[str, list[Curve]]]:
-    account = Account(load_config(model), unseen, rollouts.of(held_out(len(rollouts))), max_tokens)
+    account = Account(load_config(model), unseen, chosen, max_tokens)
     curves = {"confidence": [account.of_confidence()]}
     for name, policies in {"agent": agents, "probe": probes}.items():
         curves[name] = [account.of_policy(policy) for policy in policies.values()]

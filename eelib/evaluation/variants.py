@@ -39,6 +39,7 @@ NORMED = "normed observations"
 
 def variant(
     rollouts: Rollouts,
+    prefixes: Rollouts,
     unseen: Rollouts,
     tuned: Path,
     language: str,
@@ -47,13 +48,13 @@ def variant(
     temperature: float,
     dtype: str,
 ) -> pd.DataFrame:
-    """One agent of a variant, seed 0, trained on `rollouts`: what it recovers on unseen ones.
+    """One agent of a variant, seed 0, trained on `rollouts` and `prefixes`: what it recovers on unseen ones.
 
     Returns
     -------
     One row: `reward` (mean a step at the end of training), and `share` over all depths with its interval, `low` and `high`.
     """
-    config = replace(reinforcement, **VARIANTS[variant])
+    config, rollouts = replace(reinforcement, **VARIANTS[variant]), rollouts.joined(prefixes)
     if variant == NORMED:
         parts = load_tuned(tuned, dtype).parts
         rollouts, unseen = (replace(item, states=_normed(item, parts)) for item in (rollouts, unseen))

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from eelib.decoding.policy import ExitPolicy
 from eelib.rl.rollouts import Rollouts
 
-HELD_OUT = 5  # every fifth prompt: for the choice of the epoch, and of exit points
+CHOICES = 16  # at equal steps of the training: the one with the least validation loss is kept
 
 
 @dataclass(frozen=True)
 class ProbeRecipe:
-    """How a probe is fitted; fixed before its results were seen.
+    """How a probe is fitted.
 
     Attributes
     ----------
@@ -29,60 +29,58 @@ class ProbeRecipe:
 
     hidden_units: int = 64
     hidden_layers: int = 2
-    epochs: int = 30
-    batch_size: int = 256
-    learning_rate: float = 1e-3
+    steps: int = 2000
+    batch_size: int = 48  # tokens, each at all exit points
+    learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     noise: float = 0.5
 
 
-def held_out(prompts: int) -> np.ndarray:
-    """(N,) bool: the prompts that no probe is fitted to, the same for all seeds."""
-    return np.random.default_rng(0).permutation(prompts) % HELD_OUT == 0
-
-
-def train_probe(rollouts: Rollouts, seed: int, model: str, recipe: ProbeRecipe | None = None) -> ExitPolicy:
-    """Fit a probe to four fifths of the prompts and keep the epoch with the least loss on the others.
+def train_probe(
+    rollouts: Rollouts, chosen: Rollouts, seed: int, model: str, recipe: ProbeRecipe | None = None
+) -> ExitPolicy:
+    """Fit a probe to all exits of all tokens, and keep its state of the least loss on `chosen`.
 
     Parameters
     ----------
+    chosen: of validation prompts.
     model: fingerprint of the model the states come from, kept with the policy.
     """
     recipe = recipe or ProbeRecipe()
     mean, deviation = (torch.from_numpy(moment) for moment in rollouts.moments())
     deviation = torch.where(deviation > 1e-6, deviation, 1.0)
-    out = held_out(len(rollouts))
-    fitted, kept = (_examples(rollouts, chosen, mean, deviation) for chosen in (~out, out))
+    states, correct = _examples(rollouts, mean, deviation)
+    seen, right = _examples(chosen, mean, deviation)
     generator = torch.Generator().manual_seed(seed)
-    network = _Network(rollouts.states.shape[-1], recipe, generator)
+    network = _Network(states.shape[-1], recipe, generator)
     optimizer = torch.optim.AdamW(
         network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
     )
-    best, state = np.inf, network.state_dict()
-    for _ in range(recipe.epochs):
-        for rows in torch.randperm(len(fitted[0]), generator=generator).split(recipe.batch_size):
-            states, correct = (part[rows] for part in fitted)
-            noise = recipe.noise * torch.randn(states.shape, generator=generator)
-            loss = F.binary_cross_entropy_with_logits(network(states + noise), correct)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        with torch.no_grad():
-            loss = F.binary_cross_entropy_with_logits(network(kept[0]), kept[1]).item()
-        if loss < best:
-            best = loss
-            state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    network.load_state_dict(state)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, recipe.steps)
+    best, kept = np.inf, {}
+    for step in range(1, recipe.steps + 1):
+        rows = torch.randint(len(states), (recipe.batch_size,), generator=generator)
+        noise = recipe.noise * torch.randn((recipe.batch_size, *states.shape[1:]), generator=generator)
+        loss = F.binary_cross_entropy_with_logits(network(states[rows] + noise), correct[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % max(1, recipe.steps // CHOICES) == 0:
+            with torch.no_grad():
+                loss = F.binary_cross_entropy_with_logits(network(seen), right).item()
+            if loss < best:
+                best = loss
+                kept = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    network.load_state_dict(kept)
     return network.export(mean, deviation, model)
 
 
-def _examples(
-    rollouts: Rollouts, chosen: np.ndarray, mean: Tensor, deviation: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Every token at every exit point: standardised states (M, D), and whether the exit is right (M,)."""
-    states = torch.from_numpy(np.asarray(rollouts.states[chosen], np.float32))
-    correct = torch.from_numpy(rollouts.correct[chosen]).float()
-    return ((states - mean) / deviation).flatten(0, -2), correct.flatten()
+def _examples(rollouts: Rollouts, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+    """Every token: standardised states at its exit points (M, E, D), and whether each exit is right (M, E)."""
+    states = torch.tensor(rollouts.states, dtype=torch.float32).flatten(0, 1)
+    correct = torch.from_numpy(rollouts.correct).float().flatten(0, 1)
+    return states.sub_(mean).div_(deviation), correct
 
 
 class _Network(nn.Module):
@@ -98,7 +96,7 @@ class _Network(nn.Module):
                 layer.bias.zero_()
 
     def forward(self, states: Tensor) -> Tensor:
-        """(M, D) standardised states -> (M,) log-odds."""
+        """(..., D) standardised states -> (...) log-odds."""
         features = self.layers[0](states)
         for layer in list(self.layers)[1:]:
             features = layer(torch.tanh(features))

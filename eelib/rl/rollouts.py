@@ -1,6 +1,6 @@
 """Rollouts: what the full model computes while it completes code, for the agent to learn from.
 
-Recorded once (`record`), or made by the model at every reset, as in the thesis (`LiveEpisodes`).
+Recorded once (`record`), along real text (`record_prefixes`), or made by the model at every reset, as in the thesis (`LiveEpisodes`).
 """
 
 from collections.abc import Callable, Iterator
@@ -91,10 +91,19 @@ class Rollouts:
         """Episode of one prompt."""
         return Episode(self.states[index], self.predictions[index], self.last[index])
 
-    def of(self, prompts: np.ndarray) -> "Rollouts":
-        """Those of some prompts, given by (N,) bool, in memory."""
-        parts = (self.states, self.predictions, self.confidences, self.last)
-        return Rollouts(*[np.asarray(part[prompts]) for part in parts], self.exit_points, self.total_layers)
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """States, predictions, confidences and last layer's tokens."""
+        return self.states, self.predictions, self.confidences, self.last
+
+    def first(self, count: int) -> "Rollouts":
+        """Those of the first prompts."""
+        return Rollouts(*[array[:count] for array in self.arrays], self.exit_points, self.total_layers)
+
+    def joined(self, others: "Rollouts") -> "Rollouts":
+        """These and others of the same model, with as many tokens each, in memory."""
+        both = zip(self.arrays, others.arrays, strict=True)
+        return Rollouts(*[np.concatenate(pair) for pair in both], self.exit_points, self.total_layers)
 
     def draw(self, rng: np.random.Generator) -> Episode:
         """Episode of a prompt drawn uniformly."""
@@ -185,6 +194,49 @@ def _record_batch(
     generations = BatchDecoder(parts, prompts, new_tokens).decode(FullDepth(), observe=observe)
     last = np.array([generation.tokens for generation in generations])
     return states.numpy(), predictions.numpy(), confidences.numpy(), last
+
+
+@torch.inference_mode()
+def record_prefixes(
+    parts: ModelParts, windows: list[list[int]], tokens: int, dtype: str = "float32", batch_size: int = 8
+) -> Rollouts:
+    """What the full model computes along real text: every position has states at all exit points, for one pass over it.
+
+    Parameters
+    ----------
+    windows: (N, W) token ids, all of one length.
+    tokens: of an episode. The last floor(W / 2 / tokens) * tokens positions of a window are recorded, so that all of them
+        have at least half of the window before them, and cut into episodes of neighbours.
+
+    Windows too short for one episode, and states that are not finite in `dtype`, give InputError.
+    """
+    pieces = len(windows[0]) // 2 // tokens if windows else 0
+    if pieces == 0:
+        raise InputError(
+            f"There are no prefixes to record: at least one window of {2 * tokens} tokens has to be there."
+        )
+    shape = (len(windows), pieces * tokens, len(parts.exit_points))
+    states = np.empty((*shape, parts.width), dtype)
+    predictions, confidences = np.empty(shape, np.int64), np.empty(shape, np.float32)
+    last = np.empty(shape[:2], np.int64)
+    for start in range(0, len(windows), batch_size):
+        rows = slice(start, start + batch_size)
+        hidden = parts.hidden_states(torch.tensor(windows[rows], device=parts.device))
+        kept = [layer[:, -shape[1] :] for layer in hidden]
+        last[rows] = parts.logits(kept[-1]).argmax(-1).cpu()
+        for place, layer in enumerate(parts.exit_points):
+            confidence, prediction = parts.logits(kept[layer - 1]).float().softmax(-1).max(-1)
+            predictions[rows, :, place], confidences[rows, :, place] = prediction.cpu(), confidence.cpu()
+            states[rows, :, place] = kept[layer - 1].float().cpu()
+    if not np.isfinite(states).all():
+        raise InputError(f"The model's states are NaN, infinite, or too large for {dtype}.")
+    episodes = (len(windows) * pieces, tokens)
+    arrays = (states, predictions, confidences, last)
+    return Rollouts(
+        *[array.reshape(*episodes, *array.shape[2:]) for array in arrays],
+        parts.exit_points,
+        parts.total_layers,
+    )
 
 
 class LiveEpisodes:

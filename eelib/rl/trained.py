@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 
 from eelib.data.corpus import CodeFile, split_of
-from eelib.data.samples import random_prompts
+from eelib.data.samples import random_prompts, random_windows
 from eelib.decoding.policy import ExitPolicy, load_policy
 from eelib.models.loading import CodeModel, device
 from eelib.profile import Context, Reinforcement
 from eelib.rl.agent import coefficients_for, one_thread, train_agent
-from eelib.rl.probe import train_probe
-from eelib.rl.rollouts import Rollouts, record
+from eelib.rl.probe import ProbeRecipe, train_probe
+from eelib.rl.rollouts import Rollouts, record, record_prefixes
 
 
 def record_rollouts(
@@ -29,23 +29,52 @@ def record_rollouts(
     record(tuned.parts, drawn, context.new_tokens, dtype=states_dtype, folder=folder).save(folder)
 
 
+def keep_prefixes(
+    corpus: list[CodeFile],
+    tuned: CodeModel,
+    prefix_windows: int,
+    states_dtype: str,
+    context: Context,
+    folder: Path,
+) -> None:
+    """What a model makes of windows of training files, in episodes as long as a rollout: the same files as `record_rollouts`."""
+    windows = random_windows(split_of(corpus, "train"), tuned.tokenizer, prefix_windows, context, seed=1)
+    record_prefixes(tuned.parts, windows, context.new_tokens, states_dtype).save(folder)
+
+
 def train(
-    rollouts: Rollouts, tuned_key: str, language: str, seed: int, reinforcement: Reinforcement, folder: Path
+    rollouts: Rollouts,
+    prefixes: Rollouts,
+    tuned_key: str,
+    language: str,
+    seed: int,
+    reinforcement: Reinforcement,
+    folder: Path,
 ) -> None:
     """One PPO agent: `policy.safetensors`, `policy.json`, `log.parquet` with one row an episode, and `tensorboard/`."""
-    coefficients = coefficients_for(language, reinforcement)
+    coefficients, episodes = coefficients_for(language, reinforcement), rollouts.joined(prefixes)
     with one_thread():
         policy, log = train_agent(
-            rollouts, coefficients, reinforcement, seed, tuned_key, folder / "tensorboard"
+            episodes, coefficients, reinforcement, seed, tuned_key, folder / "tensorboard"
         )
     policy.save(folder)
     log.to_parquet(folder / "log.parquet", index=False)
 
 
-def fit_probe(rollouts: Rollouts, tuned_key: str, seed: int, folder: Path) -> None:
+def fit_probe(
+    rollouts: Rollouts,
+    prefixes: Rollouts,
+    chosen: Rollouts,
+    tuned_key: str,
+    seed: int,
+    probe_steps: int,
+    folder: Path,
+) -> None:
     """One supervised probe: `policy.safetensors`, `policy.json`."""
     with one_thread():
-        train_probe(rollouts, seed, tuned_key).save(folder)
+        train_probe(rollouts.joined(prefixes), chosen, seed, tuned_key, ProbeRecipe(steps=probe_steps)).save(
+            folder
+        )
 
 
 def load_agent(folder: Path) -> ExitPolicy:

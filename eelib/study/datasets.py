@@ -98,6 +98,15 @@ DATASETS: dict[str, dict[str, Column]] = {
         "agreement_at_0.7": (NUMBER, "share of tokens that are the last layer's, at 0.7 of the full model's cost"),
         "agreement_at_0.8": (NUMBER, "the same at 0.8"),
     },
+    "probe_data": {
+        **NODE,
+        **SETTING,
+        "learnt_from": (TEXT, "completions of the full model, real text, or both"),
+        "tokens": (COUNT, "learnt from, each at all exit points"),
+        "share": (NUMBER, "won of what lies between coin (0) and oracle (1), over all costs, by the probe of the first seed"),
+        "low": (NUMBER, "end of the 95% interval over prompts"),
+        "high": (NUMBER, "its other end"),
+    },
     "cost_curves": {
         **NODE,
         **SETTING,

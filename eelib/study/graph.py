@@ -15,6 +15,7 @@ from eelib.evaluation import (
     offline,
     overhead,
     predict,
+    probe_data,
     promises,
     timed,
     variants,
@@ -34,7 +35,7 @@ AXES = {
     "model": lambda profile: profile.models,
     "language": lambda profile: profile.languages,
     "kind": lambda profile: list(tuned.KINDS),
-    "split": lambda profile: ["train", "test"],
+    "split": lambda profile: ["train", "validation", "test"],
     "seed": lambda profile: list(range(profile.reinforcement.seeds)),
     "context_fraction": lambda profile: profile.evaluation.context_fractions,
     "threshold": lambda profile: profile.evaluation.thresholds,
@@ -45,9 +46,12 @@ SETTING = ("model", "language")
 CORPUS = {"corpus": Input("corpus")}
 TUNED = {"tuned": Input("model", at={"kind": "aggregated"})}
 FIRST_AGENT = {"agent": Input("agent", at={"seed": 0})}
+LEARNT = {"rollouts": Input("rollouts", at={"split": "train"}), "prefixes": Input("prefixes")}
+CHOSEN = {"chosen": Input("rollouts", at={"split": "validation"})}
+UNSEEN = {"unseen": Input("rollouts", at={"split": "test"})}
 RIVALS = {
-    "rollouts": Input("rollouts", at={"split": "train"}),
-    "unseen": Input("rollouts", at={"split": "test"}),
+    **CHOSEN,
+    **UNSEEN,
     "agents": Input("agent", over="seed"),
     "probes": Input("probe", over="seed"),
 }
@@ -56,7 +60,7 @@ TIMED = ("context", "evaluation.timing_samples", "evaluation.timing_repeats")
 DECIDED = ("evaluation.thresholds", "evaluation.temperature")
 FIXED = ("context", "fixed_exits.context_fraction")
 # A single agent's training depends on no other field.
-PPO = "reinforcement without seeds train_prompts test_prompts states_dtype"
+PPO = "reinforcement without seeds train_prompts validation_prompts test_prompts prefix_windows probe_steps states_dtype"
 
 
 def _content(profile: Profile, place: Place) -> dict:
@@ -198,11 +202,20 @@ _NODES = [
         load=_load_rollouts,
     ),
     Node(
+        "prefixes",
+        "04",
+        trained.keep_prefixes,
+        SETTING,
+        CORPUS | TUNED,
+        ("reinforcement.prefix_windows", "reinforcement.states_dtype", "context"),
+        load=_load_rollouts,
+    ),
+    Node(
         "agent",
         "04",
         trained.train,
         (*SETTING, "seed"),
-        {"rollouts": Input("rollouts", at={"split": "train"})} | TUNED,
+        LEARNT | TUNED,
         (PPO,),
         load=_load_agent,
     ),
@@ -211,8 +224,19 @@ _NODES = [
         "04",
         trained.fit_probe,
         (*SETTING, "seed"),
-        {"rollouts": Input("rollouts", at={"split": "train"})} | TUNED,
+        LEARNT | CHOSEN | TUNED,
+        ("reinforcement.probe_steps",),
         load=_load_agent,
+    ),
+    Node(
+        "probe_data",
+        "04",
+        probe_data.probe_data,
+        SETTING,
+        LEARNT | CHOSEN | UNSEEN,
+        ("context.max_tokens", "reinforcement.probe_steps"),
+        where=_is_first,
+        dataset="probe_data",
     ),
     Node(
         "equal_cost",
@@ -237,7 +261,7 @@ _NODES = [
         "04",
         promises.promises,
         SETTING,
-        {"unseen": Input("rollouts", at={"split": "test"}), "probes": Input("probe", over="seed")},
+        UNSEEN | {"probes": Input("probe", over="seed")},
         dataset="promises",
     ),
     Node(
@@ -254,11 +278,7 @@ _NODES = [
         "04",
         variants.variant,
         (*SETTING, "variant"),
-        {
-            "rollouts": Input("rollouts", at={"split": "train"}),
-            "unseen": Input("rollouts", at={"split": "test"}),
-            "tuned": Input("model", at={"kind": "aggregated"}, unread=True),
-        },
+        LEARNT | UNSEEN | {"tuned": Input("model", at={"kind": "aggregated"}, unread=True)},
         (PPO, "evaluation.temperature", "dtype"),
         where=_is_first,
         dataset="variants",
