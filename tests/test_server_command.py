@@ -49,10 +49,11 @@ def command(*arguments: object, **environment: str) -> Iterator[subprocess.Popen
         (["--queue", "-1"], "queue is -1: allowed are values from 0"),
         (["--deadline", "nan"], "deadline is nan: allowed are seconds above 0"),
         (["--port", "70000"], "port is 70000: allowed are 0 to 65535"),
-        (["--model", "gpt"], "model is 'gpt': allowed are smollm2-135m, opt-pico"),
+        (["--model", "gpt"], "model is 'gpt': allowed are smollm2-135m"),
+        (["--profile", "laptop", "--model", "gpt"], "model is 'gpt': allowed are smollm2-135m, opt-pico"),
         (["--language", "haskell"], "language is 'haskell': allowed are java, python"),
         (["--profile", "none"], "no profile 'none': allowed are ci"),
-        (["--seed", "9"], "seed is 9: allowed are 0 to 2"),
+        (["--profile", "laptop", "--seed", "9"], "seed is 9: allowed are 0 to 2"),
         (["--model-path", "x"], "--model-path and --agent-path belong together"),
         (
             ["--model-path", "x", "--agent-path", "y"],

@@ -19,7 +19,7 @@ import uvicorn
 from eelib.decoding.cache import CacheMode
 from eelib.errors import InputError
 from eelib.server.app import create_app
-from eelib.server.artifacts import Artifacts, of_paths, of_profile
+from eelib.server.artifacts import Artifacts, of_paths, of_profile, of_shipped
 from eelib.server.config import ServerConfig
 from eelib.study.quiet import quieten_libraries
 
@@ -36,11 +36,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         epilog=f"A token that every request must carry is read from the environment variable {TOKEN}.",
     )
     parser.add_argument(
-        "--model", default="smollm2-135m", help="a model of the profile (default: smollm2-135m)"
+        "--model", default="smollm2-135m", help="one that ships, or is of the profile (default: smollm2-135m)"
     )
     parser.add_argument("--language", default="python", help="java or python (default: python)")
-    parser.add_argument("--profile", default="laptop", help="whose run's artifacts (default: laptop)")
-    parser.add_argument("--seed", type=int, default=0, help="which of the agents (default: 0)")
+    parser.add_argument("--profile", help="the artifacts of its run instead of those that ship")
+    parser.add_argument("--seed", type=int, default=0, help="which of the profile's agents (default: 0)")
     parser.add_argument(
         "--model-path", type=Path, help="a fine-tuned model's folder instead; needs --agent-path"
     )
@@ -100,7 +100,9 @@ def artifacts(args: argparse.Namespace) -> Artifacts:
         raise InputError("--model-path and --agent-path belong together: give both or none.")
     if args.model_path is not None:
         return of_paths(args.model_path, args.agent_path, args.language)
-    return of_profile(args.profile, args.model, args.language, args.seed)
+    if args.profile is not None:
+        return of_profile(args.profile, args.model, args.language, args.seed)
+    return of_shipped(args.model, args.language)
 
 
 def listening(config: uvicorn.Config) -> socket.socket:
