@@ -8,6 +8,7 @@ between two markers.
 """
 
 import argparse
+import json
 import re
 import shutil
 from pathlib import Path
@@ -20,14 +21,15 @@ from nbformat import NotebookNode
 from eelib.errors import InputError
 from eelib.report.findings import findings
 from eelib.study.datasets import DATASETS
+from eelib.study.store import RECORD
 
 ROOT = Path(__file__).parent.parent
 HEADER = """# What the {profile} profile found
 
 {found}
 
-Below are every figure, table and computed sentence of one run of `./run_all.sh --profile {profile}`, kept by `scripts/keep_reference.py`. A picture's
-last line names the commit that made it. The notebooks hold the code; [docs/map.md](../../docs/map.md) names the
+Below are every figure, table and computed sentence of one run of `./run_all.sh --profile {profile}`, kept by `scripts/keep_reference.py`;
+made at commit {commits}. The notebooks hold the code; [docs/map.md](../../docs/map.md) names the
 function behind each exhibit. `results/` holds the tidy data, explained in [docs/data.md](../../docs/data.md).
 
 """
@@ -81,7 +83,8 @@ def keep(profile: str, results: Path, target: Path) -> None:
         if (results / dataset).exists():
             rows = pd.read_parquet(results / dataset)
             rows.to_parquet(target / "results" / f"{dataset}.parquet", index=False, compression="zstd")
-    header = HEADER.format(profile=profile, found=found(target))
+    commits = {json.loads(path.read_text())["commit"] for path in (results / "stages").rglob(RECORD)}
+    header = HEADER.format(profile=profile, found=found(target), commits=", ".join(sorted(commits)))
     (target / "README.md").write_text(header + "\n".join(lines) + "\n")
 
 

@@ -106,4 +106,7 @@ def test_what_is_kept_is_whole(reference):
         assert set(pd.read_parquet(path).columns) <= set(DATASETS[path.stem])
     assert keep_reference.found(reference) in (reference / "README.md").read_text()
     if reference.name == "laptop":
-        assert keep_reference.found(reference) in (ROOT / "README.md").read_text()
+        readme = (ROOT / "README.md").read_text()
+        assert keep_reference.found(reference) in readme
+        for link in re.findall(r"\]\((reference/[^)]+)\)", readme):
+            assert (ROOT / link).exists(), link
