@@ -150,7 +150,8 @@ def test_a_probe_s_data_is_told_by_its_source_and_size(monkeypatch):
     correct = np.broadcast_to(telling[..., :1, 0] > 0, telling.shape[:3])
     telling[..., 0] *= 3
     text, silent = rollouts(correct, telling), rollouts(correct, blank)
-    table = probe_data.probe_data(silent, text, text.first(8), text, "model", 100, 400)
+    probe = train_probe(silent.joined(text), text.first(8), 0, "model")
+    table = probe_data.probe_data(silent, text, text.first(8), text, probe, "model", 100, 400)
     assert table["learnt_from"].tolist() == ["completions", "real text", "real text", "real text", "both"]
     assert table["tokens"].tolist() == [600, 150, 300, 600, 1200]
     assert table["share"].iloc[0] + 0.4 < table["share"].iloc[3]

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from eelib.decoding.policy import ExitPolicy
 from eelib.evaluation.equal_cost import Account
 from eelib.models.loading import load_config
 from eelib.rl.agent import one_thread
@@ -16,6 +17,7 @@ def probe_data(
     prefixes: Rollouts,
     chosen: Rollouts,
     unseen: Rollouts,
+    probe: ExitPolicy,
     model: str,
     max_tokens: int,
     probe_steps: int,
@@ -25,6 +27,7 @@ def probe_data(
     Parameters
     ----------
     chosen: rollouts of validation prompts, which choose a probe's state, its exit points and thresholds.
+    probe: the study's of the same seed, which was fitted to both.
     max_tokens: the longest context, after which a token is priced.
 
     Returns
@@ -35,12 +38,14 @@ def probe_data(
     account = Account(load_config(model), unseen, chosen, max_tokens)
     sets = [("completions", rollouts)]
     sets += [("real text", prefixes.first(max(1, int(part * len(prefixes))))) for part in PARTS]
-    sets.append(("both", rollouts.joined(prefixes)))
+    recipe = ProbeRecipe(steps=probe_steps)
+    with one_thread():
+        probes = [(name, own.last.size, train_probe(own, chosen, 0, model, recipe)) for name, own in sets]
+    probes.append(("both", rollouts.last.size + prefixes.last.size, probe))
     rows = []
-    for name, learnt in sets:
-        with one_thread():
-            curve = account.of_policy(train_probe(learnt, chosen, 0, model, ProbeRecipe(steps=probe_steps)))
+    for name, tokens, policy in probes:
+        curve = account.of_policy(policy)
         interval = account.frontier.interval(lambda prompts, curve=curve: account.share([curve], prompts))
-        row = {"learnt_from": name, "tokens": learnt.last.size, "share": interval.mean}
+        row = {"learnt_from": name, "tokens": tokens, "share": interval.mean}
         rows.append(row | {"low": interval.low, "high": interval.high})
     return pd.DataFrame(rows)

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from eelib.report.figures import LANGUAGES
+from eelib.report.findings import interval
+
 CARD = """# Agents of {model}
 
 For each language, the small network that looks at a hidden state and says how probable it is that this exit's token is the last layer's: a supervised probe of the size of the thesis's agent
@@ -34,7 +37,7 @@ def card(model: str, records: dict[str, dict[str, Any]]) -> str:
     cells = {
         "Tokens learnt from, each at all exit points": lambda record: f"{record['tokens']:,}",
         "FLOPs of a decision": lambda record: f"{record['flops']:,}",
-        "Share": lambda record: f"{record['share']:.2f} [{record['low']:.2f}, {record['high']:.2f}]",
+        "Share": interval,
         "Agreement at 0.7 of the full model's cost": lambda record: f"{record['agreement_at_0.7']:.2f}",
     }
     rows = [f"| {name} | " + " | ".join(map(cell, records.values())) + " |" for name, cell in cells.items()]
@@ -42,7 +45,7 @@ def card(model: str, records: dict[str, dict[str, Any]]) -> str:
         model=model,
         profile=first["profile"],
         commit=first["commit"],
-        languages=" | ".join(language.capitalize() for language in records),
+        languages=" | ".join(LANGUAGES[language] for language in records),
         rules="---|" * len(records),
         rows="\n".join(rows),
         confidence=1 - first["delta"],
@@ -56,7 +59,7 @@ def _promises(records: dict[str, dict[str, Any]]) -> str:
     lines = ["| Tolerated | Language | Threshold | Layers run |", "|---|---|---|---|"]
     for language, record in records.items():
         for promise in record["promises"]:
-            tolerated = f"| {promise['tolerated']:.0%} | {language.capitalize()} | "
+            tolerated = f"| {promise['tolerated']:.0%} | {LANGUAGES[language]} | "
             if promise["threshold"] is None:
                 lines.append(f"{tolerated}none: full depth | 1.00 |")
             else:

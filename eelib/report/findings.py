@@ -1,6 +1,10 @@
 """What a run found, in a few sentences computed from its tidy datasets: for the README and the kept reference."""
 
+from collections.abc import Mapping
+
 import pandas as pd
+
+from eelib.report.figures import LANGUAGES
 
 SCORED = {"probe": "probe", "agent": "PPO agent", "confidence": "confidence"}
 NAMES = {**SCORED, "coin": "coin", "fixed": "fixed exit"}
@@ -21,7 +25,7 @@ def _at_equal_cost(rows: pd.DataFrame) -> list[str]:
         by = own.set_index("method")
         agreement = by["agreement_at_0.7"]
         kept.append(_of(setting) + ", ".join(f"{NAMES[name]} {agreement[name]:.2f}" for name in NAMES))
-        won.append(_of(setting) + ", ".join(f"{SCORED[name]} {_interval(by.loc[name])}" for name in SCORED))
+        won.append(_of(setting) + ", ".join(f"{SCORED[name]} {interval(by.loc[name])}" for name in SCORED))
         over_agent += by.loc["probe", "over_agent_low"] > 0
         over_confidence += by.loc["probe", "over_confidence_low"] > 0
     return [
@@ -39,10 +43,11 @@ def _at_equal_cost(rows: pd.DataFrame) -> list[str]:
 
 
 def _of(setting: tuple[str, str]) -> str:
-    return f"{setting[0]} on {setting[1].capitalize()}: "
+    return f"{setting[0]} on {LANGUAGES[setting[1]]}: "
 
 
-def _interval(row: pd.Series) -> str:
+def interval(row: Mapping[str, float]) -> str:
+    """A share with its interval."""
     return f"{row['share']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
@@ -53,8 +58,8 @@ def _by_data(rows: pd.DataFrame) -> list[str]:
     completions, text = by.loc["completions"], by.loc["real text"].iloc[-1]
     return [
         (
-            f"**A probe learns from real text** ({completions['model']}, {completions['language'].capitalize()}): {completions['tokens']:,} tokens of the "
-            f"full model's completions give a share of {_interval(completions)}, {text['tokens']:,} of real text {_interval(text)}."
+            f"**A probe learns from real text** ({completions['model']}, {LANGUAGES[completions['language']]}): {completions['tokens']:,} tokens of the "
+            f"full model's completions give a share of {interval(completions)}, {text['tokens']:,} of real text {interval(text)}."
         )
     ]
 
@@ -63,7 +68,7 @@ def _promised(rows: pd.DataFrame) -> list[str]:
     most = rows[rows["prompts"] == rows["prompts"].max()]
     betting, naive = (most[most["method"] == name] for name in ("Learn-then-Test, betting", "naive"))
     strict = betting[betting["tolerated"] == betting["tolerated"].min()]
-    depths = [f"{row.model} on {row.language.capitalize()} {row.depth:.2f}" for row in strict.itertuples()]
+    depths = [f"{row.model} on {LANGUAGES[row.language]} {row.depth:.2f}" for row in strict.itertuples()]
     return [
         (
             f"**A threshold can keep a promise**: chosen by Learn-then-Test on {most['prompts'].iloc[0]} prompts, at most {betting['broken'].max():.1%} of promises are "

@@ -171,8 +171,7 @@ def record(
         with np.errstate(over="ignore"):  # what float16 cannot hold is infinite
             for whole, part in zip((states, predictions, confidences, last), batch, strict=True):
                 whole[rows] = part
-        if not np.isfinite(states[rows]).all():
-            raise InputError(f"The model's states are NaN, infinite, or too large for {dtype}.")
+        _check_finite(states[rows])
     return Rollouts(states, predictions, confidences, last, parts.exit_points, parts.total_layers)
 
 
@@ -186,14 +185,23 @@ def _record_batch(
 
     def observe(token: int, layer: int, hidden: Tensor) -> None:
         if layer in index:
-            states[:, token, index[layer]] = hidden.float().cpu()
-            confidence, prediction = parts.logits(hidden).float().softmax(-1).max(-1)
-            predictions[:, token, index[layer]] = prediction.cpu()
-            confidences[:, token, index[layer]] = confidence.cpu()
+            here = (slice(None), token, index[layer])
+            states[here], confidences[here], predictions[here] = _observed(parts, hidden)
 
     generations = BatchDecoder(parts, prompts, new_tokens).decode(FullDepth(), observe=observe)
     last = np.array([generation.tokens for generation in generations])
     return states.numpy(), predictions.numpy(), confidences.numpy(), last
+
+
+def _observed(parts: ModelParts, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What is kept of (..., D) states at an exit point, on the CPU: themselves, the largest probability, its token."""
+    confidence, prediction = parts.logits(hidden).float().softmax(-1).max(-1)
+    return hidden.float().cpu(), confidence.cpu(), prediction.cpu()
+
+
+def _check_finite(states: np.ndarray) -> None:
+    if not np.isfinite(states).all():
+        raise InputError(f"The model's states are NaN, infinite, or too large for {states.dtype}.")
 
 
 @torch.inference_mode()
@@ -225,11 +233,11 @@ def record_prefixes(
         kept = [layer[:, -shape[1] :] for layer in hidden]
         last[rows] = parts.logits(kept[-1]).argmax(-1).cpu()
         for place, layer in enumerate(parts.exit_points):
-            confidence, prediction = parts.logits(kept[layer - 1]).float().softmax(-1).max(-1)
-            predictions[rows, :, place], confidences[rows, :, place] = prediction.cpu(), confidence.cpu()
-            states[rows, :, place] = kept[layer - 1].float().cpu()
-    if not np.isfinite(states).all():
-        raise InputError(f"The model's states are NaN, infinite, or too large for {dtype}.")
+            here = (rows, slice(None), place)
+            observed = _observed(parts, kept[layer - 1])
+            with np.errstate(over="ignore"):  # as in `record`
+                states[here], confidences[here], predictions[here] = observed
+        _check_finite(states[rows])
     episodes = (len(windows) * pieces, tokens)
     arrays = (states, predictions, confidences, last)
     return Rollouts(

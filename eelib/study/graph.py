@@ -233,7 +233,7 @@ _NODES = [
         "04",
         probe_data.probe_data,
         SETTING,
-        LEARNT | CHOSEN | UNSEEN,
+        LEARNT | CHOSEN | UNSEEN | {"probe": Input("probe", at={"seed": 0})},
         ("context.max_tokens", "reinforcement.probe_steps"),
         where=_is_first,
         dataset="probe_data",
