@@ -111,6 +111,7 @@ class Reinforcement:
     test_prompts: int
     prefix_windows: int  # of training files, whose every position is learnt from
     probe_steps: int  # of the supervised rival's training
+    stopping_steps: int  # of optimal stopping's
     states_dtype: str  # of the recorded hidden states
     reward: str  # printed | position-scaled | expected-cost
     steps: int

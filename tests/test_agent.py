@@ -23,6 +23,7 @@ CONFIG = Reinforcement(
     test_prompts=1,
     prefix_windows=1,
     probe_steps=1,
+    stopping_steps=1,
     states_dtype="float32",
     reward="printed",
     steps=8_192,

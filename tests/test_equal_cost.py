@@ -1,18 +1,20 @@
-"""The account of criteria at equal cost, and the supervised probe, by hand."""
+"""The account of criteria at equal cost, the supervised probe and optimal stopping, by hand."""
 
 import numpy as np
 import pytest
 import torch
 from conftest import VOCABULARY
 
-from eelib.decoding.criteria import Agent
-from eelib.decoding.policy import ExitPolicy, load_policy
+from eelib.decoding.criteria import Agent, ExitState
+from eelib.decoding.policy import ExitPolicy, load_policy, normed
 from eelib.evaluation import equal_cost, probe_data
 from eelib.evaluation.cost import criterion_prices, look_price, policy_flops, stop_prices
-from eelib.evaluation.equal_cost import Account, best_within, fixed_scores, subsets
+from eelib.evaluation.equal_cost import Account, best_within, subsets
+from eelib.evaluation.offline import policy_exits
 from eelib.models.pico import pico_config
 from eelib.rl.probe import train_probe
 from eelib.rl.rollouts import Rollouts
+from eelib.rl.stopping import StoppingRecipe, continuing, train_stopping
 
 CONFIG = pico_config("llama-pico", VOCABULARY, bos=0, eos=1, pad=2, layers=12)
 STOPS = np.array([4, 6, 10, 12])
@@ -58,7 +60,6 @@ def test_the_best_within_a_budget():
 def test_the_exit_points_that_are_tried():
     tried = {tuple(np.flatnonzero(subset)) for subset in subsets(4)}
     assert tried == {(0, 1, 2, 3), (0, 2), (0, 3), (1, 2, 3), (1, 3), (1,), (2, 3), (2,), (3,)}
-    assert [fixed_scores([4, 6, 10], stop).tolist() for stop in (0, 3)] == [[1, 0, 0], [0, 0, 0]]
 
 
 def rollouts(correct: np.ndarray, states: np.ndarray | None = None, confidences=None) -> Rollouts:
@@ -102,7 +103,8 @@ def test_the_share_is_0_for_a_blind_policy_and_near_1_for_one_that_knows(account
     blind = account.of_policy(policy())  # one score everywhere: a fixed exit at best
     assert account.share([blind], np.arange(4)) <= 0
     assert account.share([account.of_confidence()], np.arange(4)) > 0.8
-    table = account.table({"confidence": [account.of_confidence()], "agent": [blind]}).set_index("method")
+    curves = {"confidence": [account.of_confidence()], "agent": [blind], "probe": [blind]}
+    table = account.table(curves).set_index("method")
     paired = table.loc["confidence", "share"] - table.loc["agent", "share"]
     assert table.loc["confidence", "over_agent"] == pytest.approx(paired)
     assert table.loc["confidence", "over_confidence"] == table.loc["agent", "over_agent"] == 0
@@ -131,13 +133,89 @@ def test_a_probe_learns_what_can_be_seen_and_exports_to_the_policy_that_decodes(
     assert not torch.equal(other.weights[0], probe.weights[0])
 
 
+# --- optimal stopping ---
+
+
+def test_what_going_on_pays_by_hand():
+    """Three exit points, steps of 0.1, 0.2 and 0.3 of a token, a price of 2. The first token leaves at the second exit, where it is wrong;
+    the second never leaves."""
+    leave, go_on = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]), torch.full((2, 3), 0.5)
+    correct, steps = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]), torch.tensor([0.1, 0.2, 0.3])
+    paid = continuing(go_on, leave, correct, torch.full((2,), 2.0), steps)
+    torch.testing.assert_close(paid, torch.tensor([[-0.2, 0.0, 0.4], [-0.2, 0.0, 0.4]]))
+    dear = continuing(go_on, leave, correct, torch.tensor([2.0, 0.0]), steps)
+    assert dear[1].tolist() == [1.0, 1.0, 1.0]  # nothing costs anything, and the last layer is always right
+
+
+def test_a_stopping_policy_leaves_where_going_on_buys_nothing(tmp_path):
+    """Tokens of three kinds: right everywhere, right from the second exit on, right at the last layer alone. Three coordinates tell the
+    kind, three the exit point. The first leave at once; the second go on for one step; the third go on if full depth is cheap."""
+    kind = np.arange(900).reshape(60, 15) % 3
+    correct = np.stack([kind == 0, kind <= 1, kind <= 1], -1)
+    states = np.random.default_rng(0).normal(size=(60, 15, 3, 8)).astype(np.float32)
+    states[..., :3] = 3 * np.where(kind[..., None, None] == np.arange(3), 1.0, -1.0)
+    states[..., 3:6] = 3 * np.eye(3)
+    costs = np.array([0.4, 0.5, 0.9, 1.0])
+    policy = train_stopping(rollouts(correct, states), costs, seed=0, model="fingerprint")
+    policy.save(tmp_path)
+    again = load_policy(tmp_path, "fingerprint")
+    recorded = rollouts(correct[:4], states[:4])
+
+    def exits(price: float) -> list[float]:
+        [index] = policy_exits(recorded, again, [1 / (1 + price)])
+        return [np.median(index[kind[:4] == which]) for which in range(3)]
+
+    assert exits(0.5) == [0, 1, 3]  # 1 - 0.5 * 0.6 > 0
+    assert exits(4.0) == [0, 1, 0]  # 1 - 4 * 0.6 < 0, and 1 - 4 * 0.1 > 0
+    [never], [always] = (policy_exits(recorded, again, [threshold]) for threshold in (1.0, 0.0))
+    assert (never == 3).all() and (always == 0).all()
+
+
+def test_a_priced_policy_decides_alike_in_the_account_and_in_the_decoder():
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(5, 8, generator=generator), torch.randn(2, 5, generator=generator)]
+    priced = ExitPolicy(weights, [torch.zeros(5), torch.zeros(2)], "model", torch.ones(5), direction=True)
+    states = torch.randn(4, 15, 3, 8, generator=generator).numpy()
+    recorded = rollouts(np.zeros((4, 15, 3), bool), states)
+    for threshold in (0.0, 0.3, 0.8, 0.999, 1.0):
+        [index] = policy_exits(recorded, priced, [threshold])
+        state = ExitState(lambda hidden: hidden, torch.from_numpy(states).flatten(0, 2))
+        leaves = Agent(priced, threshold).exits(state).view(4, 15, 3).numpy()
+        assert (np.where(leaves.any(-1), leaves.argmax(-1), 3) == index).all()
+    cheap, margin = priced.at(1 / 3)  # a price of 2
+    features = torch.tanh(normed(torch.from_numpy(states[0, 0])) @ weights[0].T + np.log(2)) @ weights[1].T
+    torch.testing.assert_close(cheap.margin(torch.from_numpy(states[0, 0])), features[:, 1] - features[:, 0])
+    assert margin == 0 and torch.equal(priced.at(0.01)[0].biases[0], priced.at(0.2)[0].biases[0])
+
+
+def test_the_account_takes_a_priced_policy_at_every_price(account):
+    """Half of the tokens are right from 4 on, and the state says which: the policy's share is an oracle's but for its looks."""
+    known = np.where(account.unseen.correct[..., None], 1.0, -1.0) * np.ones(128, np.float32)
+    recorded = rollouts(account.unseen.correct, known.astype(np.float32))
+    seeing = Account(CONFIG, recorded, recorded, 100)
+    priced = train_stopping(recorded, seeing.prices, 0, "model", StoppingRecipe(steps=300))
+    assert seeing.share([seeing.of_policy(priced)], np.arange(4)) > 0.9
+
+
+# --- the study's frames ---
+
+
 def test_the_frames_of_the_study_name_every_method(monkeypatch, account):
     monkeypatch.setattr(equal_cost, "load_config", lambda name: CONFIG)
     recorded = account.unseen
     policies = {0: policy(), 1: policy()}
-    table = equal_cost.equal_cost(recorded, recorded, policies, policies, "model", 100)
-    assert table["method"].tolist() == ["confidence", "agent", "probe", "fixed", "coin", "oracle"]
-    curves = equal_cost.cost_curves(recorded, recorded, policies, policies, "model", 100)
+    rivals = [recorded, recorded, policies, policies, policies]
+    table = equal_cost.equal_cost(*rivals, "model", 100)
+    assert table["method"].tolist() == [
+        "confidence",
+        "agent",
+        "probe",
+        "stopping",
+        "fixed",
+        "coin",
+        "oracle",
+    ]
+    curves = equal_cost.cost_curves(*rivals, "model", 100)
     assert set(curves["method"]) == set(table["method"])
     assert curves.groupby("method")["cost"].agg(["min", "max"]).nunique().tolist() == [1, 1]
 

@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eelib.errors import InputError
+from eelib.evaluation import reward_audit
 from eelib.models.exits import exit_points
 from eelib.rl.reward import REWARDS, RewardCoefficients, continue_reward, exit_reward
+from eelib.rl.rollouts import Rollouts
 
 COEFFICIENTS = RewardCoefficients(alpha=0.5, beta=0.75, gamma=0.6, epsilon=0.1)
 LONGEST = 24  # of 28 layers: from layer 4 to layer 28
@@ -124,3 +126,25 @@ def test_expected_cost_by_hand():
     stops = np.array([*exit_points(28), 28])
     whole = reward.proceed(stops[:-1], stops[:-1], stops[1:], COEFFICIENTS, 24)
     assert whole.sum() == pytest.approx(-COEFFICIENTS.alpha)
+
+
+# --- the audit ---
+
+
+def audited() -> Rollouts:
+    """Two tokens at exits 4, 6, 10 of 12: the first is right at 6 and 10, the second at none."""
+    right = np.array([[[False, True, True], [False, False, False]]])
+    states = np.zeros((1, 2, 3, 4), np.float32)
+    return Rollouts(
+        states, np.where(right, 7, 3), np.zeros(right.shape, np.float32), np.full((1, 2), 7), [4, 6, 10], 12
+    )
+
+
+def test_margins_by_hand():
+    """Longest distance 8. Token one: -beta/4 - 1 at 4; 1 + gamma/2 at 6; -alpha/2 + gamma 6/8 at 10. Token two ends at 12."""
+    coefficients = RewardCoefficients(alpha=0.5, beta=1.0, gamma=1.0, epsilon=0.1)
+    found = reward_audit.margins(audited(), REWARDS["printed"], coefficients)
+    np.testing.assert_allclose(found[0, 0], [-1.25, 1.5, 0.5])
+    np.testing.assert_allclose(found[0, 1], [-2.0, -1.75, -1.25])
+    places = reward_audit.margins_by_place(audited(), found)
+    assert places == pytest.approx({"before": (-1.25 - 2 - 1.75 - 1.25) / 4, "at": 1.5, "past": 0.5})

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eelib.decoding.policy import ExitPolicy, threshold_margin
+from eelib.decoding.policy import ExitPolicy
 from eelib.errors import InputError
 from eelib.models.parts import ModelParts
 from eelib.profile import check_threshold
@@ -106,7 +106,8 @@ class Scripted:
 
 @dataclass(frozen=True)
 class Agent:
-    """Stops where the policy's probability of exiting is above a threshold (Section 5.3).
+    """Stops where the policy's probability of exiting is above a threshold (Section 5.3), or, of a priced policy, where
+    exiting is worth more at the threshold's price.
 
     A decision is the policy's products on the states where they are, and one comparison with a constant.
     """
@@ -123,11 +124,12 @@ class Agent:
             )
 
     def exits(self, state: ExitState) -> Tensor:
-        return self.policy.margin(state.hidden_states) > self._margin
+        policy, margin = self._rule
+        return policy.margin(state.hidden_states) > margin
 
     @cached_property
-    def _margin(self) -> float:
-        return threshold_margin(self.threshold, self.temperature)
+    def _rule(self) -> tuple[ExitPolicy, float]:
+        return self.policy.at(self.threshold, self.temperature)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,20 +12,32 @@ from torch import Tensor
 
 from eelib.errors import InputError
 
+PRICES = (
+    0.02,
+    5.0,
+)  # least and highest price of a full token, in right tokens, at which a priced policy is trained
+
 
 @dataclass(frozen=True)
 class ExitPolicy:
     """A multilayer perceptron with tanh between its layers and two outputs: continue, exit (Listing 4).
 
+    A *priced* policy has values as outputs, at the price of a full token in right tokens. Its threshold T names the price
+    1/T - 1: like a probability's, it always exits at 0 and never at 1.
+
     Attributes
     ----------
     weights, biases: float32 of shapes (out, in) and (out,), layer by layer; the last has two rows.
     model: fingerprint of the model whose states it was trained on.
+    price: of a priced policy, (out,) float32 weights of the price's logarithm in the first layer.
+    direction: whether it reads states divided by their root mean square.
     """
 
     weights: list[Tensor]
     biases: list[Tensor]
     model: str
+    price: Tensor | None = None
+    direction: bool = False
 
     @property
     def width(self) -> int:
@@ -37,13 +49,21 @@ class ExitPolicy:
 
     def to(self, device: torch.device) -> "ExitPolicy":
         """The same policy with its tensors on a device."""
-        return ExitPolicy(
-            [w.to(device) for w in self.weights], [b.to(device) for b in self.biases], self.model
-        )
+        weights, biases = ([tensor.to(device) for tensor in layers] for layers in (self.weights, self.biases))
+        price = None if self.price is None else self.price.to(device)
+        return replace(self, weights=weights, biases=biases, price=price)
+
+    def at(self, threshold: float, temperature: float = 1.0) -> tuple["ExitPolicy", float]:
+        """The policy that decides at a threshold, and the `margin` above which it exits."""
+        if self.price is None or threshold <= 0 or threshold >= 1:
+            return self, threshold_margin(threshold, temperature)
+        log_price = math.log(min(max(1 / threshold - 1, PRICES[0]), PRICES[1]))
+        first, *others = self.biases
+        return replace(self, biases=[first + log_price * self.price, *others], price=None), 0.0
 
     def margin(self, hidden_states: Tensor) -> Tensor:
-        """Difference of the exit and continue logits for (B, D) states: shape (B,), float32."""
-        features = hidden_states.float()
+        """Difference of the exit and continue outputs for (B, D) states: shape (B,), float32."""
+        features = self._read(hidden_states)
         if torch.compiler.is_compiling():  # plain products: the compiler joins them with what stands around
             *hidden, (weight, bias) = zip(self.weights, self.biases, strict=True)
             for hidden_weight, hidden_bias in hidden:
@@ -63,7 +83,11 @@ class ExitPolicy:
 
     def logits(self, hidden_states: Tensor) -> Tensor:
         """Continue and exit logits for (B, D) states, as in Listing 4: shape (B, 2), float32. Decoding takes `margin`."""
-        return torch.addmm(self.biases[-1], self._features(hidden_states.float()), self.weights[-1].T)
+        return torch.addmm(self.biases[-1], self._features(self._read(hidden_states)), self.weights[-1].T)
+
+    def _read(self, hidden_states: Tensor) -> Tensor:
+        states = hidden_states.float()
+        return normed(states) if self.direction else states
 
     def _features(self, features: Tensor) -> Tensor:
         """What the last layer reads."""
@@ -79,10 +103,11 @@ class ExitPolicy:
         """Write `policy.safetensors` and `policy.json` into `folder`."""
         tensors = {f"weight_{i}": weight.contiguous() for i, weight in enumerate(self.weights)}
         tensors |= {f"bias_{i}": bias.contiguous() for i, bias in enumerate(self.biases)}
+        if self.price is not None:
+            tensors["price"] = self.price.contiguous()
         save_file(tensors, folder / "policy.safetensors")
-        (folder / "policy.json").write_text(
-            json.dumps({"layers": len(self.weights), "model": self.model}) + "\n"
-        )
+        record = {"layers": len(self.weights), "model": self.model, "direction": self.direction}
+        (folder / "policy.json").write_text(json.dumps(record) + "\n")
 
 
 def load_policy(folder: Path, model: str | None = None) -> ExitPolicy:
@@ -95,8 +120,17 @@ def load_policy(folder: Path, model: str | None = None) -> ExitPolicy:
     tensors = load_file(folder / "policy.safetensors")
     layers = range(record["layers"])
     return ExitPolicy(
-        [tensors[f"weight_{i}"] for i in layers], [tensors[f"bias_{i}"] for i in layers], record["model"]
+        [tensors[f"weight_{i}"] for i in layers],
+        [tensors[f"bias_{i}"] for i in layers],
+        record["model"],
+        tensors.get("price"),
+        record["direction"],
     )
+
+
+def normed(states: Tensor) -> Tensor:
+    """(..., D) float32 states divided by their root mean square: what is left is their direction."""
+    return states * torch.rsqrt(states.square().mean(-1, keepdim=True) + 1e-6)
 
 
 def threshold_margin(threshold: float, temperature: float) -> float:

@@ -14,12 +14,19 @@ from transformers import PretrainedConfig
 from eelib.decoding.policy import ExitPolicy
 from eelib.evaluation.cost import criterion_prices, look_price, stop_prices
 from eelib.evaluation.frontier import DEPTHS, QUANTILES, Curve, Frontier
-from eelib.evaluation.offline import probabilities
+from eelib.evaluation.offline import policy_exits, probabilities
 from eelib.models.loading import load_config
 from eelib.rl.rollouts import Rollouts
 
 SHARES_OF_FULL = (0.7, 0.8)  # costs at which agreement is told
+RIVALS = ("agent", "probe", "confidence")  # that every method is compared with
 DRAWN = 25  # costs at which curves are drawn
+THRESHOLDS = np.linspace(
+    0.98, 0.18, 33
+)  # of a priced policy: from the least to the highest price that it was trained at
+
+# Something to choose: its curve on the prompts that choose, and what it does at its k-th threshold on those reported on.
+Choice = tuple[Curve, Callable[[int], Curve]]
 
 
 def equal_cost(
@@ -27,6 +34,7 @@ def equal_cost(
     unseen: Rollouts,
     agents: dict[int, ExitPolicy],
     probes: dict[int, ExitPolicy],
+    stopping: dict[int, ExitPolicy],
     model: str,
     max_tokens: int,
 ) -> pd.DataFrame:
@@ -36,15 +44,15 @@ def equal_cost(
     ----------
     chosen: rollouts of validation prompts, which choose exit points and thresholds.
     max_tokens: the longest context, after which a token is priced.
-    agents, probes: by seed.
+    agents, probes, stopping: by seed.
 
     Returns
     -------
-    One row a method ("confidence", "agent", "probe", "fixed", "coin", "oracle"): `share` of coin to oracle with `low` and `high` (95%,
-    bootstrap over prompts, mean over seeds), `over_agent` with `over_agent_low` and `over_agent_high`, `over_confidence` likewise (paired differences of the share), and
+    One row a method ("confidence", "agent", "probe", "stopping", "fixed", "coin", "oracle"): `share` of coin to oracle with `low` and `high` (95%,
+    bootstrap over prompts, mean over seeds), `over_agent` with `over_agent_low` and `over_agent_high`, `over_probe` and `over_confidence` likewise (paired differences of the share), and
     `agreement_at_<share>` of the full model's cost for each of `SHARES_OF_FULL`.
     """
-    account, curves = _accounted(chosen, unseen, agents, probes, model, max_tokens)
+    account, curves = _accounted(chosen, unseen, agents, probes, stopping, model, max_tokens)
     return account.table(curves)
 
 
@@ -53,11 +61,12 @@ def cost_curves(
     unseen: Rollouts,
     agents: dict[int, ExitPolicy],
     probes: dict[int, ExitPolicy],
+    stopping: dict[int, ExitPolicy],
     model: str,
     max_tokens: int,
 ) -> pd.DataFrame:
     """The curves that `equal_cost` compares, means over seeds: `method`, `cost` (of the full model's token), `agreement`."""
-    account, curves = _accounted(chosen, unseen, agents, probes, model, max_tokens)
+    account, curves = _accounted(chosen, unseen, agents, probes, stopping, model, max_tokens)
     costs, frontier = np.linspace(account.prices[0], 1.0, DRAWN), account.frontier
     lines = {name: [account.agreement(own, cost) for cost in costs] for name, own in curves.items()}
     for name, line in account.lines.items():
@@ -73,12 +82,13 @@ def _accounted(
     unseen: Rollouts,
     agents: dict[int, ExitPolicy],
     probes: dict[int, ExitPolicy],
+    stopping: dict[int, ExitPolicy],
     model: str,
     max_tokens: int,
 ) -> tuple["Account", dict[str, list[Curve]]]:
     account = Account(load_config(model), unseen, chosen, max_tokens)
     curves = {"confidence": [account.of_confidence()]}
-    for name, policies in {"agent": agents, "probe": probes}.items():
+    for name, policies in {"agent": agents, "probe": probes, "stopping": stopping}.items():
         curves[name] = [account.of_policy(policy) for policy in policies.values()]
     return account, curves
 
@@ -104,39 +114,68 @@ class Account:
     def of_policy(self, policy: ExitPolicy) -> Curve:
         """A policy's curve."""
         look = look_price(self.config, self.unseen.total_layers, self.positions, policy)
-        scores = (probabilities(rollouts, policy, 1.0) for rollouts in (self.chosen, self.unseen))
-        return self._chosen(*scores, look, says=False)
+        if policy.price is None:
+            scores = (probabilities(rollouts, policy, 1.0) for rollouts in (self.chosen, self.unseen))
+            return self._chosen(self._of_scores(*scores, look, says=False))
+        choosing, exits = (
+            policy_exits(rollouts, policy, THRESHOLDS) for rollouts in (self.chosen, self.unseen)
+        )
+        own = criterion_prices(self.prices, look, np.ones(len(self.prices) - 1, bool), says=False)
+        return self._chosen(
+            [
+                (
+                    self._choosing.curve_of(choosing, own),
+                    lambda threshold: self.frontier.curve_of([exits[threshold]], own),
+                )
+            ]
+        )
 
     def of_confidence(self) -> Curve:
         """Softmax confidence's, which looks at the whole vocabulary."""
         look = look_price(self.config, self.unseen.total_layers, self.positions, None)
-        return self._chosen(self.chosen.confidences, self.unseen.confidences, look, says=True)
+        return self._chosen(
+            self._of_scores(self.chosen.confidences, self.unseen.confidences, look, says=True)
+        )
 
-    def _chosen(self, choosing: np.ndarray, scores: np.ndarray, look: float, says: bool) -> Curve:
-        """The curve over `grid` of what is chosen for each budget, by scores (N, T, E) on the prompts that choose."""
-        thresholds = np.quantile(choosing, QUANTILES)
-        tried = [fixed_scores(self.unseen.exit_points, stop) for stop in range(len(self.prices))]
-        prices = [self.prices] * len(tried)
-        found = [self._choosing.curve(np.broadcast_to(fixed, choosing.shape), [0.5]) for fixed in tried]
+    def _of_scores(self, choosing: np.ndarray, scores: np.ndarray, look: float, says: bool) -> list[Choice]:
+        """By scores (N, T, E): every subset of exit points, at quantiles of the scores."""
+        thresholds, choices = np.quantile(choosing, QUANTILES), []
         for looked_at in subsets(choosing.shape[-1]):
             own = criterion_prices(self.prices, look, looked_at, says)
-            masked = np.where(looked_at, choosing, -np.inf)
-            found.append(self._choosing.curve(masked, thresholds, own))
-            tried.append(looked_at)
-            prices.append(own)
-        places = [(which, k) for which, curve in enumerate(found) for k in range(curve.prices.shape[1])]
+            masked = np.where(looked_at, scores, -np.inf)
+            choices.append(
+                (
+                    self._choosing.curve(np.where(looked_at, choosing, -np.inf), thresholds, own),
+                    lambda threshold, masked=masked, own=own: self.frontier.curve(
+                        masked, [thresholds[threshold]], own
+                    ),
+                )
+            )
+        return choices
+
+    def _fixed(self) -> list[Choice]:
+        """Every fixed exit, which looks at nothing."""
+        exits = [
+            [np.full(rollouts.last.shape, stop) for stop in range(len(self.prices))]
+            for rollouts in (self.chosen, self.unseen)
+        ]
+        return [
+            (self._choosing.curve_of([choosing]), lambda _, stop=stop: self.frontier.curve_of([stop]))
+            for choosing, stop in zip(*exits, strict=True)
+        ]
+
+    def _chosen(self, choices: list[Choice]) -> Curve:
+        """The curve over `grid` of what is chosen for each budget, fixed exits among the choices."""
+        choices = [*self._fixed(), *choices]
+        places = [
+            (which, k) for which, (curve, _) in enumerate(choices) for k in range(curve.prices.shape[1])
+        ]
         paid, agreed = (
-            np.array([getattr(found[which], what)[:, k].mean() for which, k in places])
+            np.array([getattr(choices[which][0], what)[:, k].mean() for which, k in places])
             for what in ("prices", "agreement")
         )
-        curves = []
-        for which, k in dict.fromkeys(places[best] for best in best_within(self.grid, paid, agreed)):
-            if which < len(self.prices):
-                fixed = np.broadcast_to(tried[which], scores.shape)
-                curves.append(self.frontier.curve(fixed, [0.5]))
-            else:
-                masked = np.where(tried[which], scores, -np.inf)
-                curves.append(self.frontier.curve(masked, [thresholds[k]], prices[which]))
+        best = dict.fromkeys(places[place] for place in best_within(self.grid, paid, agreed))
+        curves = [choices[which][1](k) for which, k in best]
         paid, agreed = (
             np.concatenate([getattr(curve, what) for curve in curves], 1) for what in ("prices", "agreement")
         )
@@ -168,7 +207,7 @@ class Account:
             interval = self.frontier.interval(lambda prompts, own=own: self.share(own, prompts))
             row = {"method": name}
             row |= {"share": interval.mean, "low": interval.low, "high": interval.high}
-            for rival in ("agent", "confidence"):
+            for rival in RIVALS:
                 paired = self.frontier.interval(
                     lambda prompts, own=own, theirs=curves[rival]: (
                         self.share(own, prompts) - self.share(theirs, prompts)
@@ -196,11 +235,6 @@ def subsets(exits: int) -> list[np.ndarray]:
     places = np.arange(exits)
     tried = [(places >= first) & ((places - first) % every == 0) for first in places for every in (1, 2, 3)]
     return list({subset.tobytes(): subset for subset in tried}.values())
-
-
-def fixed_scores(exit_points: list[int], stop: int) -> np.ndarray:
-    """(E,) scores above 0.5 at one exit point alone, nowhere for the last stop."""
-    return (np.arange(len(exit_points)) == stop).astype(float)
 
 
 def best_within(budgets: np.ndarray, prices: np.ndarray, agreement: np.ndarray) -> list[int]:

@@ -5,7 +5,7 @@ costs with all that a criterion looks at (`cost.py`). Between the *best fixed ex
 can win there; the *recovered share* is how much of it one does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,7 +25,7 @@ class Curve:
 
     Attributes
     ----------
-    prices, agreement: (N, K) float64, means over a prompt's tokens; prices do not fall with the threshold.
+    prices, agreement: (N, K) float64, means over a prompt's tokens; mean prices do not fall with K.
     """
 
     prices: np.ndarray
@@ -67,9 +67,12 @@ class Frontier:
         self, scores: np.ndarray, thresholds: Sequence[float], prices: np.ndarray | None = None
     ) -> Curve:
         """Price and agreement at each of some thresholds, in rising order; `prices` (E + 1,) are the criterion's own."""
+        return self.curve_of((self.exits(scores, threshold) for threshold in thresholds), prices)
+
+    def curve_of(self, exits: Iterable[np.ndarray], prices: np.ndarray | None = None) -> Curve:
+        """The same of given exits, each (N, T) indices of stops."""
         prices, paid, agreement = self.prices if prices is None else prices, [], []
-        for threshold in thresholds:
-            index = self.exits(scores, threshold)
+        for index in exits:
             paid.append(prices[index].mean(1))
             agreement.append(np.take_along_axis(self.correct, index[..., None], -1)[..., 0].mean(1))
         return Curve(np.stack(paid, 1), np.stack(agreement, 1))

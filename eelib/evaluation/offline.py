@@ -1,5 +1,8 @@
 """What agents do on unseen rollouts, beside fixed exits, softmax confidence and the oracle."""
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import torch
@@ -21,6 +24,21 @@ def probabilities(recorded: Rollouts, policy: ExitPolicy, temperature: float) ->
         for chunk in chunks
     ]
     return torch.cat(found).numpy()
+
+
+def policy_exits(
+    recorded: Rollouts, policy: ExitPolicy, thresholds: Sequence[float], temperature: float = 1.0
+) -> list[np.ndarray]:
+    """(N, T) index of the stop where a policy leaves each recorded token, at each threshold."""
+    frontier = Frontier(recorded)
+    if policy.price is None:
+        scores = probabilities(recorded, policy, temperature)
+        return [frontier.exits(scores, threshold) for threshold in thresholds]
+    found = []
+    for threshold in thresholds:
+        priced, margin = policy.at(threshold)
+        found.append(frontier.exits(probabilities(recorded, priced, 1.0), 1 / (1 + math.exp(-margin))))
+    return found
 
 
 def exit_frame(recorded: Rollouts, scores: np.ndarray, threshold: float) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from scipy import stats
 from eelib.decoding.policy import ExitPolicy
 from eelib.errors import InputError
 from eelib.evaluation.frontier import Frontier
-from eelib.evaluation.offline import probabilities
+from eelib.evaluation.offline import policy_exits
 from eelib.rl.rollouts import Rollouts
 
 DELTA = 0.05
@@ -120,8 +120,8 @@ def methods(tolerated: float, delta: float) -> dict[str, Callable[[np.ndarray], 
     }
 
 
-def promises(unseen: Rollouts, probes: dict[int, ExitPolicy]) -> pd.DataFrame:
-    """How often each method breaks its promise, and what keeping it costs, for the first probe.
+def promises(unseen: Rollouts, policy: ExitPolicy) -> pd.DataFrame:
+    """How often each method breaks its promise, and what keeping it costs.
 
     The recorded prompts are taken for the whole world, so that a threshold's risk is known; `DRAWS` times calibration prompts are drawn
     from them with replacement.
@@ -132,7 +132,7 @@ def promises(unseen: Rollouts, probes: dict[int, ExitPolicy]) -> pd.DataFrame:
     threshold's risk is above the tolerated share), `early` (share of draws that promise any early exit), `depth` (mean layers of a token,
     as a share of all).
     """
-    losses, depths = losses_and_depths(unseen, next(iter(probes.values())))
+    losses, depths = losses_and_depths(unseen, policy)
     risks, rng, rows = losses.mean(0), np.random.default_rng(0), []
     for prompts in PROMPTS:
         draws = rng.integers(len(losses), size=(DRAWS, prompts))
@@ -151,6 +151,5 @@ def promises(unseen: Rollouts, probes: dict[int, ExitPolicy]) -> pd.DataFrame:
 
 def losses_and_depths(recorded: Rollouts, policy: ExitPolicy) -> tuple[np.ndarray, np.ndarray]:
     """(N, K) share of each prompt's tokens that differ at each threshold of `STEPS`, and (K,) mean layers as a share of all."""
-    frontier = Frontier(recorded)
-    curve = frontier.curve(probabilities(recorded, policy, 1.0), STEPS)
+    curve = Frontier(recorded).curve_of(policy_exits(recorded, policy, STEPS))
     return 1 - curve.agreement, curve.prices.mean(0) / recorded.total_layers

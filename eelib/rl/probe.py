@@ -4,15 +4,16 @@ A recorded rollout holds the outcome of every exit, so nothing has to be tried o
 size is fitted to all of them by binary cross-entropy. It exports to the same `ExitPolicy` and costs the same.
 """
 
-import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from eelib.decoding.policy import ExitPolicy
+from eelib.rl.perceptron import Examples, Perceptron
 from eelib.rl.rollouts import Rollouts
 
 CHOICES = 16  # at equal steps of the training: the one with the least validation loss is kept
@@ -46,13 +47,25 @@ def train_probe(
     chosen: of validation prompts.
     model: fingerprint of the model the states come from, kept with the policy.
     """
+    right = [torch.from_numpy(recorded.correct).float().flatten(0, 1) for recorded in (rollouts, chosen)]
+    return fit(rollouts, chosen, *right, F.binary_cross_entropy_with_logits, seed, model, recipe)
+
+
+def fit(
+    rollouts: Rollouts,
+    chosen: Rollouts,
+    targets: Tensor,
+    chosen_targets: Tensor,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    seed: int,
+    model: str,
+    recipe: ProbeRecipe | None = None,
+) -> ExitPolicy:
+    """Fit a single output, the policy's margin, to a target at every exit of every token, (M, E) float32."""
     recipe = recipe or ProbeRecipe()
-    mean, deviation = (torch.from_numpy(moment) for moment in rollouts.moments())
-    deviation = torch.where(deviation > 1e-6, deviation, 1.0)
-    states, correct = _examples(rollouts, mean, deviation)
-    seen, right = _examples(chosen, mean, deviation)
-    generator = torch.Generator().manual_seed(seed)
-    network = _Network(states.shape[-1], recipe, generator)
+    examples, generator = Examples(rollouts), torch.Generator().manual_seed(seed)
+    states, seen = examples.states, Examples(chosen, examples.moments).states
+    network = Perceptron(states.shape[-1], recipe.hidden_units, recipe.hidden_layers, 1, generator)
     optimizer = torch.optim.AdamW(
         network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
     )
@@ -61,53 +74,16 @@ def train_probe(
     for step in range(1, recipe.steps + 1):
         rows = torch.randint(len(states), (recipe.batch_size,), generator=generator)
         noise = recipe.noise * torch.randn((recipe.batch_size, *states.shape[1:]), generator=generator)
-        loss = F.binary_cross_entropy_with_logits(network(states[rows] + noise), correct[rows])
+        loss = loss_of(network(states[rows] + noise).squeeze(-1), targets[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         if step % max(1, recipe.steps // CHOICES) == 0:
             with torch.no_grad():
-                loss = F.binary_cross_entropy_with_logits(network(seen), right).item()
+                loss = loss_of(network(seen).squeeze(-1), chosen_targets).item()
             if loss < best:
                 best = loss
                 kept = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     network.load_state_dict(kept)
-    return network.export(mean, deviation, model)
-
-
-def _examples(rollouts: Rollouts, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
-    """Every token: standardised states at its exit points (M, E, D), and whether each exit is right (M, E)."""
-    states = torch.tensor(rollouts.states, dtype=torch.float32).flatten(0, 1)
-    correct = torch.from_numpy(rollouts.correct).float().flatten(0, 1)
-    return states.sub_(mean).div_(deviation), correct
-
-
-class _Network(nn.Module):
-    """tanh units as those of the thesis's agent (Listing 4), with one output, the log-odds of being right."""
-
-    def __init__(self, width: int, recipe: ProbeRecipe, generator: torch.Generator):
-        super().__init__()
-        sizes = [width, *[recipe.hidden_units] * recipe.hidden_layers, 1]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
-        with torch.no_grad():
-            for layer in self.layers:
-                layer.weight.normal_(0, layer.in_features**-0.5, generator=generator)
-                layer.bias.zero_()
-
-    def forward(self, states: Tensor) -> Tensor:
-        """(..., D) standardised states -> (...) log-odds."""
-        features = self.layers[0](states)
-        for layer in list(self.layers)[1:]:
-            features = layer(torch.tanh(features))
-        return features.squeeze(-1)
-
-    def export(self, mean: Tensor, deviation: Tensor, model: str) -> ExitPolicy:
-        """Plain tensors that read raw states; the log-odds stand in the output that exits, 0 in the one that goes on."""
-        weights = [layer.weight.detach().clone() for layer in self.layers]
-        biases = [layer.bias.detach().clone() for layer in self.layers]
-        biases[0] -= weights[0] @ (mean / deviation)
-        weights[0] /= deviation
-        weights[-1] = torch.cat([torch.zeros_like(weights[-1]), weights[-1]])
-        biases[-1] = torch.cat([torch.zeros_like(biases[-1]), biases[-1]])
-        return ExitPolicy(weights, biases, model)
+    return network.export(examples, model)

@@ -17,6 +17,8 @@ from eelib.evaluation import (
     predict,
     probe_data,
     promises,
+    reward_audit,
+    stopping,
     timed,
     variants,
 )
@@ -54,13 +56,14 @@ RIVALS = {
     **UNSEEN,
     "agents": Input("agent", over="seed"),
     "probes": Input("probe", over="seed"),
+    "stopping": Input("stopping", over="seed"),
 }
 DECODED = ("context", "evaluation.samples")
 TIMED = ("context", "evaluation.timing_samples", "evaluation.timing_repeats")
 DECIDED = ("evaluation.thresholds", "evaluation.temperature")
 FIXED = ("context", "fixed_exits.context_fraction")
 # A single agent's training depends on no other field.
-PPO = "reinforcement without seeds train_prompts validation_prompts test_prompts prefix_windows probe_steps states_dtype"
+PPO = "reinforcement without seeds train_prompts validation_prompts test_prompts prefix_windows probe_steps stopping_steps states_dtype"
 
 
 def _content(profile: Profile, place: Place) -> dict:
@@ -77,12 +80,13 @@ def _studied(profile: Profile, place: Place) -> bool:
 
 
 def _trained_from(profile: Profile, place: Place) -> dict:
-    """What a fine-tuning starts from, and how many snapshots it keeps."""
-    snapshots = _studied(profile, place) and place["kind"] == "aggregated"
-    return {
-        "fingerprint": fingerprint(place["model"]),
-        "snapshots": profile.epoch_study.snapshots if snapshots else 1,
-    }
+    """What a fine-tuning starts from; it keeps the finished model alone."""
+    return {"fingerprint": fingerprint(place["model"]), "snapshots": 1}
+
+
+def _watched_from(profile: Profile, place: Place) -> dict:
+    """The same for the fine-tuning whose steps are studied: always one of this run, since what ships has no snapshots."""
+    return {"fingerprint": fingerprint(place["model"]), "kind": "aggregated"}
 
 
 def _there_already(profile: Profile, place: Place) -> dict | None:
@@ -153,11 +157,21 @@ _NODES = [
         dataset="validation_losses",
     ),
     Node(
+        "epoch_tuning",
+        "02",
+        tuned.train,
+        SETTING,
+        CORPUS,
+        ("fine_tuning", "epoch_study.snapshots"),
+        given=_watched_from,
+        where=_studied,
+    ),
+    Node(
         "epoch_predictions",
         "02",
         predict.epoch_predictions,
         (*SETTING, "step"),
-        CORPUS | {"tuned": Input("model", at={"kind": "aggregated"}, unread=True)},
+        CORPUS | {"tuned": Input("epoch_tuning", unread=True)},
         ("epoch_study", "context", "dtype"),
         where=_studied,
         dataset="predictions",
@@ -229,6 +243,15 @@ _NODES = [
         load=_load_agent,
     ),
     Node(
+        "stopping",
+        "04",
+        stopping.fit_stopping,
+        (*SETTING, "seed"),
+        LEARNT | TUNED,
+        ("context.max_tokens", "reinforcement.stopping_steps"),
+        load=_load_agent,
+    ),
+    Node(
         "probe_data",
         "04",
         probe_data.probe_data,
@@ -261,7 +284,7 @@ _NODES = [
         "04",
         promises.promises,
         SETTING,
-        UNSEEN | {"probes": Input("probe", over="seed")},
+        UNSEEN | {"policy": Input("stopping", at={"seed": 0})},
         dataset="promises",
     ),
     Node(
@@ -272,6 +295,16 @@ _NODES = [
         {"rollouts": Input("rollouts", at={"split": "test"}), "agents": Input("agent", over="seed")},
         DECIDED,
         dataset="agents",
+    ),
+    Node(
+        "reward_audit",
+        "04",
+        reward_audit.reward_audit,
+        SETTING,
+        LEARNT | CHOSEN | UNSEEN | TUNED,
+        ("context.max_tokens", "reinforcement"),
+        where=_is_first,
+        dataset="reward_audit",
     ),
     Node(
         "variant",

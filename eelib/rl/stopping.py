@@ -1,0 +1,89 @@
+"""Optimal stopping: a policy that weighs leaving now against what going on is worth.
+
+A probe knows how probable it is that this exit is right, and not whether a later one would be. But a token that is wrong here and will
+be wrong until the last layer should leave now as well, where layers are dear: going on buys nothing. So both are fitted to recorded
+rollouts: the value of leaving, and the value of going on to the stops that the policy itself would choose, by regression from the deepest
+exit point up (backward induction; Tsitsiklis and Van Roy 2001). What a right token is worth in tokens of the full model is the price, and the
+network's further input, so that one training serves all trade-offs.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eelib.decoding.policy import PRICES, ExitPolicy
+from eelib.rl.perceptron import Examples, Perceptron
+from eelib.rl.rollouts import Rollouts
+
+
+@dataclass(frozen=True)
+class StoppingRecipe:
+    """How a stopping policy is fitted: as a probe is (`ProbeRecipe`)."""
+
+    hidden_units: int = 64
+    hidden_layers: int = 2
+    steps: int = 3000
+    batch_size: int = 48
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    noise: float = 0.5
+
+
+def train_stopping(
+    rollouts: Rollouts, costs: np.ndarray, seed: int, model: str, recipe: StoppingRecipe | None = None
+) -> ExitPolicy:
+    """Fit the values of leaving and of going on, at prices drawn anew for every token.
+
+    Parameters
+    ----------
+    costs: (E + 1,) of leaving at each stop, as shares of the full model's token.
+    model: fingerprint of the model the states come from, kept with the policy.
+    """
+    recipe = recipe or StoppingRecipe()
+    examples, generator = Examples(rollouts, direction=True), torch.Generator().manual_seed(seed)
+    states, correct, steps = examples.states, examples.correct, torch.from_numpy(np.diff(costs)).float()
+    network = Perceptron(
+        states.shape[-1], recipe.hidden_units, recipe.hidden_layers, 2, generator, priced=True
+    )
+    optimizer = torch.optim.AdamW(
+        network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, recipe.steps)
+    low, high = map(math.log, PRICES)
+    for _ in range(recipe.steps):
+        rows = torch.randint(len(states), (recipe.batch_size,), generator=generator)
+        noise = recipe.noise * torch.randn((recipe.batch_size, *states.shape[1:]), generator=generator)
+        log_prices = low + (high - low) * torch.rand(recipe.batch_size, generator=generator)
+        go_on, leave = network(states[rows] + noise, log_prices).unbind(-1)
+        prices = log_prices.exp()
+        worth = continuing(go_on.detach(), leave.detach(), correct[rows], prices, steps)
+        # Where layers are dear, values are large: their errors are weighed down to those of the others.
+        errors = (leave - correct[rows]) ** 2 + (go_on - worth) ** 2 / (1 + prices)[:, None]
+        loss = errors.mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return network.export(examples, model, direction=True)
+
+
+def continuing(go_on: Tensor, leave: Tensor, correct: Tensor, prices: Tensor, steps: Tensor) -> Tensor:
+    """(M, E) what going on from each exit point has paid, by the outcomes of the stops where the policy leaves.
+
+    A right token pays 1, the last layer's is always right, and every step to the next stop costs its price.
+
+    Parameters
+    ----------
+    go_on, leave: (M, E) values by which the policy decides: it leaves at the first exit point where leaving is worth more.
+    correct: (M, E), 1 where the exit's token is the last layer's.
+    prices: (M,) of a full token. steps: (E,) cost from each exit point to the next stop, in full tokens.
+    """
+    paid = torch.empty_like(correct)
+    ahead = torch.ones_like(prices)
+    for exit in reversed(range(correct.shape[1])):
+        paid[:, exit] = ahead - prices * steps[exit]
+        ahead = torch.where(leave[:, exit] > go_on[:, exit], correct[:, exit], paid[:, exit])
+    return paid
