@@ -213,7 +213,7 @@ def test_small_tables():
 def test_every_row_says_where_it_comes_from(name):
     frame = load(name)
     assert isinstance(frame, pd.DataFrame) and len(frame) > 1
-    assert frame["origin"].str.match(r"Table \d\.\d+$|raw results, ").all()
+    assert frame["origin"].str.match(r"(Table \d\.\d+|Listing \d)$|raw results, ").all()
 
 
 def test_unknown_name_is_refused():

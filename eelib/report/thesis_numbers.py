@@ -1,8 +1,8 @@
 """The thesis's own numbers, and the raw results its authors published, as tidy frames.
 
 They stand beside the numbers of a run, labelled by their `origin` column, and are never mixed with them.
-`thesis/README.md` says what every file is, where it comes from, and where the published numbers contradict
-each other.
+`thesis/README.md` says what every file is and where it comes from; `contradictions.py` lists where the published numbers
+contradict each other.
 """
 
 from pathlib import Path
@@ -78,7 +78,7 @@ def savings() -> pd.DataFrame:
     return both[[*keys, *saved, "origin", "remark"]]
 
 
-def contradictions() -> pd.DataFrame:
+def differing_cells() -> pd.DataFrame:
     """Cells of Tables 6.7 to 6.10 at context 0.2 that differ from the raw results by more than their rounding.
 
     Columns: `model`, `language`, `label`, `column`, `printed`, `raw`, and `raw_index_plus_1`: mean layers if the index that

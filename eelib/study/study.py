@@ -243,9 +243,7 @@ class Study:
 
         One of others' published numbers says whose they are instead (`published_by`).
         """
-        stamp = (
-            self.stamp(*nodes, **asked) if published_by is None else f"published numbers of {published_by}"
-        )
+        stamp = self.stamp(*nodes, **asked) if published_by is None else _published(published_by)
         save_figure(figure, name, Path("figures") / self.variant, stamp)
         return figure
 
@@ -255,11 +253,18 @@ class Study:
         name: str,
         *nodes: str | Node,
         floats: dict[str, str] | None = None,
+        published_by: str | None = None,
         **asked: Any,
     ) -> Styler:
-        """Save a table as CSV and Markdown with its stamp, and return it for the notebook to show."""
-        save_table(frame, name, Path("tables") / self.variant, self.stamp(*nodes, **asked), floats or {})
+        """Save a table as CSV and Markdown with its stamp, as `figure` does, and return it for the notebook to show."""
+        stamp = self.stamp(*nodes, **asked) if published_by is None else _published(published_by)
+        save_table(frame, name, Path("tables") / self.variant, stamp, floats or {})
         return shown(frame, floats)
+
+
+def _published(by: str) -> str:
+    """The stamp of what shows others' numbers and none of ours."""
+    return f"published numbers of {by}"
 
 
 class _Call:
