@@ -9,7 +9,7 @@ import pytest
 from eelib.evaluation.metrics import per_sample_metrics
 from eelib.models.exits import exit_points, loss_weights
 from eelib.report import contradictions as source
-from eelib.report.contradiction_checks import CHECKS
+from eelib.report.formula_checks import CHECKS
 from eelib.report.thesis_numbers import load, load_exit_layers, savings
 
 OPT, LLAMA = "opt-2.7b", "llama-3.2-3b"

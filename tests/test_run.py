@@ -40,8 +40,8 @@ def command(monkeypatch, capsys):
 # --- the command line ---
 
 WRONG = [
-    (["--only", "99"], "error: There is no notebook '99': allowed are 01, 02, 03, 04, 05, 06, 07, 09."),
-    (["--from", "5"], "error: There is no notebook '5': allowed are 01, 02, 03, 04, 05, 06, 07, 09."),
+    (["--only", "99"], "error: There is no notebook '99': allowed are 01, 02, 03, 04, 05, 06, 07, 09, 12."),
+    (["--from", "5"], "error: There is no notebook '5': allowed are 01, 02, 03, 04, 05, 06, 07, 09, 12."),
     (["--from", "04", "--only", "05"], "error: --from and --only exclude each other: give one of them."),
     (
         ["--profile", "desktop"],
@@ -92,8 +92,8 @@ def test_notebooks_are_chosen_by_number(monkeypatch):
     def chosen(*arguments: str) -> list[str]:
         return list(main_job.chosen_notebooks(main_job.parse(list(arguments))))
 
-    assert chosen() == ["01", "02", "03", "04", "05", "06", "07", "09"]
-    assert chosen("--from", "05") == ["05", "06", "07", "09"]
+    assert chosen() == ["01", "02", "03", "04", "05", "06", "07", "09", "12"]
+    assert chosen("--from", "05") == ["05", "06", "07", "09", "12"]
     assert chosen("--only", "05") == ["05"]
 
 

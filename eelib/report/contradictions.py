@@ -1,6 +1,6 @@
 """Where the thesis contradicts itself or its authors' raw results: the list, and what is computed of it.
 
-`thesis/contradictions.yaml` holds the entries and says what their fields mean; `contradiction_checks.py` computes the numbers.
+`thesis/contradictions.yaml` holds the entries and says what their fields mean; `contradiction_checks.py` and `formula_checks.py` compute the numbers.
 """
 
 from functools import cache
@@ -9,8 +9,8 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from eelib.report.contradiction_checks import CHECKS
 from eelib.report.figures import BLUE, GREY, VERMILLION, finished, label, new_figure
+from eelib.report.formula_checks import CHECKS
 from eelib.report.thesis_numbers import FOLDER, load, savings
 
 KINDS = ("arithmetic", "text-text", "text-table", "text-figure", "formula", "citation", "raw data")

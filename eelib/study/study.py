@@ -39,7 +39,7 @@ class Study:
 
     Attributes
     ----------
-    notebook: "01" ... "09"; it makes the stages of its own nodes and only finds those of earlier notebooks.
+    notebook: its number, "01" say; it makes the stages of its own nodes and only finds those of earlier notebooks.
     variant: name of the folders of its figures and tables: the profile's, or the profile's with what was overridden.
     force: make this notebook's stages anew.
     """
