@@ -17,7 +17,8 @@ EXHIBITS = {
     "03": ["fig_4_09", "fig_4_10"],
     "04": ["fig_6_02", "fig_6_03", "fig_6_04", "table_6_06"],
     "05": [f"table_6_{number:02}" for number in (1, 2, 3, 4, 7, 8, 9, 10)]
-    + [f"fig_6_{n:02}" for n in (5, 7, 10, 11)],
+    + [f"fig_6_{n:02}" for n in (5, 7, 10, 11)]
+    + ["fig_completions"],
     "06": ["fig_6_12", "fig_6_13"],
     "07": ["fig_6_14", "fig_6_15"],
     "09": ["fig_deployment_thresholds", "table_deployment_typing"],
