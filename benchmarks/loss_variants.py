@@ -24,7 +24,8 @@ from eelib.models.parts import take_apart
 from eelib.profile import FineTuning
 from eelib.report.figures import curve, entries_of, finished, label, new_figure, outside_legend
 from eelib.study.notebook import open_study
-from eelib.training.finetune import fine_tune, snapshot_steps
+from eelib.training.callbacks import snapshot_steps
+from eelib.training.finetune import fine_tune
 from eelib.training.loss import layer_losses
 from eelib.training.packing import encode_files, pack
 

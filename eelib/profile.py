@@ -54,7 +54,7 @@ class FineTuning:
         bool  # models that ship fine-tuned weights are taken as shipped; the others are trained in the run
     )
     steps: int
-    batch_size: int  # sequences a step and device
+    batch_size: int  # sequences of a micro-batch, shared by all processes
     gradient_accumulation_steps: int
     sequence_length: int
     learning_rate: float

@@ -126,6 +126,11 @@ def test_bad_input_is_one_sentence(shipped, monkeypatch, capsys):
         adapt.main()
     assert stopped.value.code == 2
     assert "is no finished run" in capsys.readouterr().err
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit) as stopped:
+        adapt.main()
+    assert stopped.value.code == 2
+    assert "started in 2 processes: allowed is one" in capsys.readouterr().err
 
 
 def test_languages_weigh_the_same(tokenizer):

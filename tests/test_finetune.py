@@ -12,17 +12,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate import PartialState
 from conftest import VOCABULARY, tiny_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from eelib.errors import InputError
 from eelib.models.exits import loss_weights
 from eelib.models.parts import take_apart
 from eelib.models.tokenizer import train_tokenizer
 from eelib.profile import FineTuning
 from eelib.training import finetune
-from eelib.training.finetune import ExitTrainer, fine_tune, snapshot_steps
+from eelib.training.callbacks import snapshot_steps
+from eelib.training.finetune import fine_tune
 from eelib.training.loss import aggregated_loss, layer_losses
+from eelib.training.trainer import ExitTrainer
 
 LENGTH, LAYERS = 16, 8
 CONFIG = FineTuning(
@@ -154,10 +158,12 @@ def test_the_written_model_is_the_trained_one(tmp_path, tokenizer):
 
 @pytest.mark.parametrize("pico", ["llama-pico", "opt-pico"])
 def test_accumulated_gradients_are_those_of_one_larger_batch(tmp_path, tokenizer, pico):
-    # Six blocks: epochs of a full step (two micro-batches) and a half one (a single micro-batch).
     large = dataclasses.replace(CONFIG, batch_size=4)
     small = dataclasses.replace(CONFIG, batch_size=2, gradient_accumulation_steps=2)
-    logs = [run(tmp_path / str(config.batch_size), config, tokenizer, pico=pico) for config in (large, small)]
+    ids = random_ids(9)  # the odd one of every epoch is left out
+    logs = [
+        run(tmp_path / str(config.batch_size), config, tokenizer, ids, pico=pico) for config in (large, small)
+    ]
     assert logs[0].epoch.tolist() == pytest.approx([0.5, 1, 1.5, 2, 2.5, 3])
     assert logs[0].columns.tolist() == logs[1].columns.tolist()
     for column in ("loss", "grad_norm", "learning_rate", "loss_layer_4", "loss_layer_8"):
@@ -165,6 +171,15 @@ def test_accumulated_gradients_are_those_of_one_larger_batch(tmp_path, tokenizer
     weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("4", "2")]
     for name, tensor in weights[0].items():
         torch.testing.assert_close(tensor, weights[1][name], rtol=0, atol=2e-4)
+
+
+def test_an_epochs_last_step_is_the_mean_of_the_fewer_micro_batches_it_has(tmp_path, tokenizer):
+    config = dataclasses.replace(CONFIG, gradient_accumulation_steps=2)
+    log = run(tmp_path, config, tokenizer, random_ids(6))  # epochs of three micro-batches
+    assert log.epoch.tolist() == pytest.approx([2 / 3, 1, 5 / 3, 2, 8 / 3, 3])
+    weights = loss_weights(LAYERS)
+    weighted = sum(weight * log[f"loss_layer_{layer}"] for layer, weight in weights.items())
+    np.testing.assert_allclose(log.loss, weighted / sum(weights.values()), rtol=1e-5)
 
 
 def interruptible(folder: Path, tokenizer, config: FineTuning = INTERRUPTED) -> None:
@@ -263,7 +278,6 @@ def test_a_process_that_is_really_killed_goes_on(tmp_path, tokenizer, uninterrup
 def test_mixed_precision_is_on_where_the_layers_run(tmp_path, tokenizer, monkeypatch, bf16, fast, dtype):
     monkeypatch.setattr(finetune, "fast_bf16", lambda: fast)
     trained, seen = model(), set()
-    trained.lm_head.register_forward_hook(lambda _, __, output: seen.add(output.dtype))
     trained.model.layers[3].mlp.register_forward_hook(lambda _, __, output: seen.add(output.dtype))
     config = dataclasses.replace(CONFIG, steps=2, bf16=bf16)
     fine_tune(trained, tokenizer, random_ids(6), loss_weights(LAYERS), config, tmp_path, "a test")
@@ -312,3 +326,41 @@ def test_low_rank_updates_change_matrices_by_that_rank_and_nothing_else(
     assert {name for name in after if not torch.equal(after[name], before[name])} == layers
     for name in layers:
         assert torch.linalg.matrix_rank(after[name] - before[name], rtol=1e-3) <= 2, name
+
+
+@pytest.mark.parametrize(
+    ("processes", "config", "blocks", "sentence"),
+    [
+        (3, {"batch_size": 4}, 8, "allowed in 3 processes are multiples of 3, for they share a batch"),
+        (1, {"batch_size": 4}, 3, "make 3 sequences of 16 tokens: at least the 4 of a batch are needed"),
+    ],
+)
+def test_a_batch_that_cannot_be_is_refused_before_training(
+    tmp_path, tokenizer, monkeypatch, processes, config, blocks, sentence
+):
+    PartialState(cpu=True)
+    monkeypatch.setitem(PartialState._shared_state, "num_processes", processes)
+    with pytest.raises(InputError, match=sentence):
+        run(tmp_path, dataclasses.replace(CONFIG, **config), tokenizer, random_ids(blocks))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        (["--profile", "cy"], "There is no profile 'cy'"),
+        (["--model", "llama-pica"], "There is no model 'llama-pica'"),
+        (["--set", "fine_tuning.steps=0"], "fine_tuning.steps is 0: allowed are values from 1."),
+        ([], "holds a whole fine-tuning: allowed are a new folder, and that of a killed run."),
+    ],
+)
+def test_bad_input_of_the_command_is_one_sentence(tmp_path, capsys, changed, sentence):
+    (tmp_path / "log.parquet").write_text("of another run" if not changed else "")
+    folder = tmp_path if not changed else tmp_path / "new"
+    given = ["--profile", "ci", "--model", "llama-random", "--language", "java", "--folder", str(folder)]
+    with pytest.raises(SystemExit) as error:
+        finetune.main([*given, *changed])
+    assert error.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and sentence in said and said.count("\n") == 1
+    assert (tmp_path / "log.parquet").exists() and not (tmp_path / "new").exists()

@@ -1,5 +1,6 @@
 """The aggregated loss: values by hand, the model's own loss at the last layer, and the sampled exit positions."""
 
+import pandas as pd
 import pytest
 import torch
 from conftest import VOCABULARY, tiny_model
@@ -7,9 +8,9 @@ from conftest import VOCABULARY, tiny_model
 from eelib.models.exits import loss_weights
 from eelib.models.parts import take_apart
 from eelib.training import loss as module
-from eelib.training.finetune import step_weights
 from eelib.training.loss import aggregated_loss, exit_loss, layer_losses
 from eelib.training.shortlist import Shortlists
+from eelib.training.trainer import step_weights
 
 LAYERS = [4, 6, 10, 12]
 
@@ -255,3 +256,30 @@ def test_a_distilled_loss_sends_no_gradient_to_the_last_layer(parts, ids, states
     (-(taught * parts.logits(student[:, :-1]).log_softmax(-1)).sum(-1).mean()).backward()
     assert leaves[-1].grad is None
     torch.testing.assert_close(leaves[3].grad, student.grad, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("settings", [{}, {"exits_per_step": 2}, {"distilled": True}, {"shortlist": 10}])
+@pytest.mark.parametrize("exit_positions", [1.0, 0.3])
+def test_the_parts_of_a_batch_have_its_loss_and_gradient_in_the_mean(parts, ids, settings, exit_positions):
+    weights = {4: 0.3, 6: 0.3, 10: 0.2, 12: 0.2}
+
+    def computed(batch: torch.Tensor, part: tuple[int, int]) -> tuple[float, pd.Series, torch.Tensor]:
+        options = dict(settings)
+        if shortlist := options.pop("shortlist", None):
+            needed = torch.bincount(ids[:, 1:].flatten(), minlength=VOCABULARY)  # by all processes together
+            options["shortlists"] = Shortlists(torch.arange(5), VOCABULARY, shortlist, lambda _: needed)
+        states, generator = parts.hidden_states(batch), torch.Generator().manual_seed(3)
+        loss, by_layer = exit_loss(
+            parts, states, batch, weights, exit_positions, generator=generator, part=part, **options
+        )
+        parts.model.zero_grad()
+        loss.backward()
+        return loss.item(), pd.Series(by_layer), parts.head.weight.grad.clone()
+
+    whole = computed(ids, (0, 1))
+    halves = [computed(half, (i, 2)) for i, half in enumerate(ids.chunk(2))]
+    parts.model.zero_grad()
+    loss, by_layer, gradient = ((one + other) / 2 for one, other in zip(*halves, strict=True))
+    assert loss == pytest.approx(whole[0], rel=1e-5)
+    pd.testing.assert_series_equal(by_layer, whole[1], rtol=1e-5)
+    torch.testing.assert_close(gradient, whole[2], rtol=1e-4, atol=1e-6)

@@ -29,8 +29,8 @@ from eelib.rl import trained
 from eelib.rl.rollouts import load_rollouts
 from eelib.study.node import Input, Node, Place
 from eelib.study.notebooks import notebooks
-from eelib.training import tuned
-from eelib.training.finetune import snapshot_steps
+from eelib.training import finetune, tuned
+from eelib.training.callbacks import snapshot_steps
 
 # What the values of an axis are.
 AXES = {
@@ -137,7 +137,7 @@ _NODES = [
     Node(
         "model",
         "02",
-        tuned.train,
+        finetune.train,
         (*SETTING, "kind"),
         CORPUS,
         ("fine_tuning",),

@@ -11,6 +11,7 @@ from its last checkpoint. `--loss plain` is the contrast: the same files, order 
 import argparse
 import hashlib
 import json
+import os
 import shutil
 import sys
 import time
@@ -256,6 +257,10 @@ def main() -> None:
     )
     chosen = {flag: getattr(args, flag) for flag in flags if getattr(args, flag) is not None}
     try:
+        if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+            raise InputError(
+                f"adapt was started in {processes} processes: allowed is one; eelib.training.finetune trains in several."
+            )
         profile = load_profile(args.profile)
         config = replace(profile.fine_tuning, **chosen)
         if args.start and not (args.start / "record.json").exists():

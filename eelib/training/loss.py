@@ -4,11 +4,13 @@
 for all layers, and never more logits than a chunk of rows.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from eelib.models.parts import ModelParts
 from eelib.training.shortlist import Shortlists
@@ -50,7 +52,7 @@ def layer_losses(
     """
     last = len(hidden_states)
     targets = labels[:, 1:].reshape(-1)
-    everywhere, drawn = slice(None), _positions(targets, exit_positions, generator)
+    everywhere, (drawn, _) = slice(None), _positions(targets, exit_positions, generator)
     losses = {}
     for layer in layers:
         chosen = everywhere if layer == last else drawn
@@ -59,12 +61,38 @@ def layer_losses(
     return losses
 
 
-def _positions(targets: Tensor, share: float, generator: torch.Generator | None) -> Tensor | slice:
-    """Index of a `share` of the (N,) targets, drawn uniformly without replacement; all of them for 1."""
+def _positions(
+    targets: Tensor, share: float, generator: torch.Generator | None, part: tuple[int, int] = (0, 1)
+) -> tuple[Tensor | slice, float]:
+    """Index of a `share` of the targets, drawn uniformly without replacement; all of them for 1.
+
+    The (N,) targets are part i of n equal ones (`part`), from all of which is drawn: also given is how many a part gets in
+    the mean.
+    """
+    index, parts = part
+    size = len(targets)
     if share >= 1.0:
-        return slice(None)
-    count = max(1, round(share * len(targets)))
-    return torch.randperm(len(targets), generator=generator)[:count].to(targets.device)
+        return slice(None), size
+    count = max(1, round(share * size * parts))
+    drawn = torch.randperm(size * parts, generator=generator)[:count]
+    here = drawn[drawn // size == index] - index * size
+    return here.to(targets.device), count / parts
+
+
+@contextmanager
+def forward_as(module: nn.Module, forward: Callable) -> Iterator[None]:
+    """While it lasts, calling `module` runs `forward`.
+
+    What lets processes train one model (DDP, FSDP) acts when a module is called: it awaits gradients, or gathers weights.
+    """
+    own = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if own is not None:
+            module.forward = own
 
 
 def exit_loss(
@@ -77,6 +105,7 @@ def exit_loss(
     generator: torch.Generator | None = None,
     shortlists: Shortlists | None = None,
     distilled: bool = False,
+    part: tuple[int, int] = (0, 1),
 ) -> tuple[Tensor, dict[int, float]]:
     """The aggregated loss to train with, `aggregated_loss(layer_losses(...), weights)` up to rounding.
 
@@ -90,6 +119,8 @@ def exit_loss(
     shortlists: take the softmax over a drawn part of the vocabulary; None over all of it.
     distilled: the other layers learn the last layer's distribution instead of the true tokens, where it has run; no gradient
         reaches the last layer by it.
+    part: (i, n) where the batch is part i of n equal ones. All draw alike from equal generators, and what is returned is to
+        be averaged over the parts: that is the loss of the whole batch.
 
     Returns
     -------
@@ -105,40 +136,40 @@ def exit_loss(
         taken = {layers[i]: share * drawn.count(i) for i in sorted(set(drawn))}
     if last in weights:
         taken[last] = weights[last]
-    everywhere, drawn = slice(None), _positions(targets, exit_positions, generator)
-    rows, row_targets, row_weights, taught = [], [], [], []
+    everywhere = slice(None), len(targets)
+    drawn = _positions(targets, exit_positions, generator, part)
+    rows, row_targets, row_weights, taught, numbers = [], [], [], [], []
     for layer, weight in taken.items():
-        chosen = everywhere if layer == last else drawn
+        chosen, number = everywhere if layer == last else drawn
         rows.append(hidden_states[layer - 1][:, :-1].flatten(0, 1)[chosen])
         row_targets.append(targets[chosen])
-        row_weights.append(torch.full_like(row_targets[-1], weight / len(row_targets[-1]), dtype=torch.float))
+        row_weights.append(torch.full_like(row_targets[-1], weight / number, dtype=torch.float))
         places = torch.arange(len(rows[-1]), device=targets.device)
         taught.append(torch.full_like(places, -1) if layer == last else places)
-    counts = [len(part) for part in rows]
-    row_targets = torch.cat(row_targets)
+        numbers.append(number)
     teachers = None
     if distilled and len(hidden_states) == last:
-        teachers = parts.norm(hidden_states[-1][:, :-1].flatten(0, 1)[drawn]).detach()
-    head, bias, corrections = parts.head.weight, parts.head.bias, None
-    if shortlists is not None:
-        needed = row_targets
-        if teachers is not None:
-            needed = torch.cat([needed, most_probable(teachers, head, bias)])
-        ids, corrections = shortlists.draw(needed, generator)
-        head, bias = head[ids], None if bias is None else bias[ids]
-        row_targets = torch.searchsorted(ids, row_targets)
-    loss, row_losses = HeadLoss.apply(
-        parts.norm(torch.cat(rows)),
-        head,
-        bias,
-        parts.softcap,
-        corrections,
-        row_targets,
-        torch.cat(row_weights),
-        teachers,
-        torch.cat(taught),
-    )
-    means = [part.mean().item() for part in row_losses.split(counts)]
+        teachers = parts.norm(hidden_states[-1][:, :-1].flatten(0, 1)[drawn[0]]).detach()
+
+    def decoded_loss(states: Tensor) -> tuple[Tensor, Tensor]:
+        head, bias, corrections = parts.head.weight, parts.head.bias, None
+        wanted = torch.cat(row_targets)
+        if shortlists is not None:
+            needed = wanted
+            if teachers is not None:
+                needed = torch.cat([needed, most_probable(teachers, head, bias)])
+            ids, corrections = shortlists.draw(needed, generator)
+            head, bias = head[ids], None if bias is None else bias[ids]
+            wanted = torch.searchsorted(ids, wanted)
+        weights = torch.cat(row_weights)
+        return HeadLoss.apply(
+            states, head, bias, parts.softcap, corrections, wanted, weights, teachers, torch.cat(taught)
+        )
+
+    with forward_as(parts.head, decoded_loss):
+        loss, row_losses = parts.head(parts.norm(torch.cat(rows)))
+    by_layer = row_losses.split([len(states) for states in rows])
+    means = [(losses.sum() / number).item() for losses, number in zip(by_layer, numbers, strict=True)]
     return loss, dict(zip(taken, means, strict=True))
 
 

@@ -33,7 +33,7 @@ from eelib.errors import InputError
 from eelib.models.pico import PICO_CONFIGS, POSITIONS, pico_config, random_model
 from eelib.models.precision import fast_bf16
 from eelib.training.attention import CAUSAL_BLOCKS
-from eelib.training.finetune import last_whole_checkpoint
+from eelib.training.callbacks import last_whole_checkpoint
 from eelib.training.muon import Muon
 from eelib.training.packing import PackedDataset
 from eelib.training.pretraining_corpus import PretrainingCorpus, pretraining_corpus

@@ -6,6 +6,7 @@ proposal here is uniform over the tokens left).
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -18,12 +19,21 @@ class Shortlists:
     ----------
     frequent: ids that always belong.
     random: how many of the other tokens are drawn, uniformly without replacement.
+    summed: of counts (size,), their sums over all processes that hold a part of the batch; each then draws the same shortlist
+        from equal generators.
     """
 
-    def __init__(self, frequent: Tensor, size: int, random: int):
+    def __init__(
+        self,
+        frequent: Tensor,
+        size: int,
+        random: int,
+        summed: Callable[[Tensor], Tensor] = lambda counts: counts,
+    ):
         self.frequent = torch.zeros(size, dtype=torch.bool)
         self.frequent[frequent] = True
         self.random = random
+        self.summed = summed
 
     def draw(self, targets: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """A shortlist that holds all of `targets`.
@@ -33,8 +43,8 @@ class Shortlists:
         ids: sorted int64 (S,).
         corrections: float32 (S,), to be added to their logits: for a drawn token log(tokens left / tokens drawn), else 0.
         """
-        always = self.frequent.clone()
-        always[targets.cpu()] = True
+        counts = torch.bincount(targets, minlength=len(self.frequent))
+        always = self.frequent | (self.summed(counts) > 0).cpu()
         left = (~always).nonzero().squeeze(1)
         drawn = left[torch.randperm(len(left), generator=generator)[: self.random]]
         corrections = torch.zeros(len(always))

@@ -16,13 +16,10 @@ from eelib.models.loading import (
     fingerprint,
     load_code_model,
     load_config,
-    load_model,
-    load_tokenizer,
     ships,
 )
 from eelib.models.shipped_tunings import record
 from eelib.profile import FineTuning
-from eelib.training.finetune import fine_tune
 from eelib.training.loss import layer_losses
 from eelib.training.packing import encode_files, pack
 
@@ -46,32 +43,6 @@ def take(name: str, fingerprint: str, folder: Path) -> None:
     base, _, kind = name.partition("+")
     if kind:
         pd.read_csv(SHIPPED / base / f"{kind}_log.csv").to_parquet(folder / "log.parquet", index=False)
-
-
-def train(
-    corpus: list[CodeFile],
-    model: str,
-    language: str,
-    kind: str,
-    fine_tuning: FineTuning,
-    snapshots: int,
-    folder: Path,
-) -> None:
-    """Fine-tune a model on a corpus: `model/`, the checkpoint, and `log.parquet`.
-
-    Parameters
-    ----------
-    kind: "aggregated" weights the losses of exit points and last layer; "plain" takes the last layer's alone, with the same
-        files, order and steps.
-    snapshots: how many states of the model are kept, the finished one included.
-    """
-    tokenizer = load_tokenizer(model)
-    ids = encode_files((" ".join(file.code) for file in split_of(corpus, "train")), tokenizer)
-    layers = load_config(model).num_hidden_layers
-    weights = loss_weights(layers, fine_tuning.decay, fine_tuning.loss_weights)
-    weights = {layers: 1.0} if kind == "plain" else weights
-    name = f"{model}, {language}, {kind}"
-    fine_tune(load_model(model), tokenizer, ids, weights, fine_tuning, folder, name, snapshots)
 
 
 def tuned_name(folder: Path) -> str:
