@@ -4,17 +4,16 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from eelib import provenance
+from eelib import paths, provenance
 from eelib.decoding.policy import ExitPolicy
 from eelib.models.loading import load_model
 from eelib.models.parts import ModelParts, take_apart
 
-FOLDER = Path("results/benchmarks")
+FOLDER = paths.results() / "benchmarks"
 # Llama-3.2-3B's depth at a third of its width: about 350 million parameters, random.
 LLAMA_350M = LlamaConfig(
     hidden_size=1024,

@@ -26,13 +26,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # for machines where eeli
 from paper_parts import DECODERS, PARTS, check, sides_of
 from paper_sides import Side, copy_bandwidth, measure, warm_up
 
-from eelib import provenance
+from eelib import paths, provenance
 from eelib.errors import InputError
 from eelib.evaluation.nvml import card_state
 from eelib.gpu.geometries import build, decoding_bytes
 from eelib.models.parts import take_apart
 
-FOLDER = Path("results/gpu/paper_scale")
 SHARE_OF_LIMIT = 0.9  # no window is begun after it
 
 
@@ -186,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--copy-bytes", type=int, default=2**32 if cuda else 2**26, help="for the measured bandwidth"
     )
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
-    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--folder", type=Path, default=paths.PAPER_SCALE)
     parser.add_argument("--commit", default=provenance.commit(), help="where a copy of the tree has no git")
     parser.add_argument("--force", action="store_true", help="measure anew what is there")
     args = parser.parse_args(arguments)

@@ -14,10 +14,10 @@ import statistics
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 
+from eelib import paths
 from eelib.server.process import Server, started
 
 CLIENTS = (1, 8, 32)
@@ -102,7 +102,7 @@ def main() -> None:
                 f"{1000 * row['p50_s']:>6.0f} ms{1000 * row['p99_s']:>6.0f} ms{row['different']:>11}",
                 flush=True,
             )
-    path = Path("results/benchmarks") / f"serve-{args.model}-{args.language}.json"
+    path = paths.results() / "benchmarks" / f"serve-{args.model}-{args.language}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rows, indent=1) + "\n")
     print(path)

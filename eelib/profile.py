@@ -12,14 +12,13 @@ import re
 import shlex
 import types
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
+from eelib import paths
 from eelib.errors import InputError
 
-PROFILES = Path("profiles")
 LONGEST_LABEL = 150  # characters of a folder's name that say what was overridden
 _ALLOWED = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 _SECTIONS = ["data", "context", "fine_tuning", "epoch_study", "fixed_exits", "reinforcement", "evaluation"]
@@ -176,19 +175,19 @@ class Profile:
 
 def profile_names() -> list[str]:
     """Profiles that exist."""
-    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
+    return sorted(path.stem for path in paths.PROFILES.glob("*.yaml"))
 
 
 def load_profile(name: str, overrides: dict[str, str] | None = None) -> Profile:
     """A profile by name with some fields replaced (`{"evaluation.samples": "50"}`); InputError for anything unknown."""
-    path = PROFILES / f"{name}.yaml"
+    path = paths.PROFILES / f"{name}.yaml"
     if not path.exists():
         raise InputError(f"There is no profile {name!r}: allowed are {', '.join(profile_names())}.")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
-    _build(Profile, values, str(path))  # whole before anything in it is replaced
+        raise InputError(f"{paths.shown(path)} is not YAML: {' '.join(str(error).split())}.") from error
+    _build(Profile, values, paths.shown(path))  # whole before anything in it is replaced
     for dotted, text in (overrides or {}).items():
         _override(values, dotted, text)
     profile = _build(Profile, values, "the settings")

@@ -12,9 +12,10 @@ import pandas as pd
 import psutil
 import torch
 
-PACKAGE = Path(__file__).parent
+from eelib.paths import PACKAGE
+
 # What these decide stands in a key by its value, or decides no result.
-APART = tuple(PACKAGE / file for file in ("profile.py", "provenance.py", "errors.py"))
+APART = tuple(PACKAGE / file for file in ("profile.py", "provenance.py", "errors.py", "paths.py"))
 PACKAGES = (  # of Table 6.4
     "accelerate",
     "codebleu",

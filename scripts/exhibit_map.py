@@ -15,12 +15,12 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from eelib import paths
 from eelib.report.naming import RESULT_FIGURES, RESULT_TABLES
 from eelib.server.measure import SERVING
 from eelib.study.datasets import dictionary
 from eelib.study.graph import NODES, described, drawn
 
-ROOT = Path(__file__).parent.parent
 OPENED = ("study", "kept")  # what notebooks call the study; its `figure` and `table` make the exhibits
 HEADER = """# Where every exhibit comes from
 
@@ -188,7 +188,7 @@ def _resolve(name: str) -> object:
 def _place(name: str) -> str:
     """`file: function`, by the file that defines it."""
     function = _resolve(name)
-    file = Path(inspect.getsourcefile(function)).relative_to(ROOT / "eelib")
+    file = Path(inspect.getsourcefile(function)).relative_to(paths.PACKAGE)
     return f"`{file.as_posix()}: {function.__name__}`"
 
 
@@ -203,7 +203,7 @@ def page() -> str:
     rows = [
         f"| `{exhibit.name}` | {exhibit.notebook[:2]} | {', '.join(map(_node, exhibit.nodes)) or 'none'} | {', '.join(map(_place, exhibit.computed)) or 'nothing'} "
         f"| {', '.join(map(_place, exhibit.drawn)) or 'a table'} |"
-        for notebook in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+        for notebook in sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
         for exhibit in exhibits(notebook)
     ]
     return HEADER + "\n".join(rows) + "\n"
@@ -227,6 +227,6 @@ def data_page() -> str:
 
 
 if __name__ == "__main__":
-    (ROOT / "docs/map.md").write_text(page(), encoding="utf-8")
-    (ROOT / "docs/graph.md").write_text(graph_page(), encoding="utf-8")
-    (ROOT / "docs/data.md").write_text(data_page(), encoding="utf-8")
+    (paths.ROOT / "docs/map.md").write_text(page(), encoding="utf-8")
+    (paths.ROOT / "docs/graph.md").write_text(graph_page(), encoding="utf-8")
+    (paths.ROOT / "docs/data.md").write_text(data_page(), encoding="utf-8")

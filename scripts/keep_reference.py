@@ -18,12 +18,12 @@ import pandas as pd
 from nbconvert import MarkdownExporter
 from nbformat import NotebookNode
 
+from eelib import paths
 from eelib.errors import InputError
 from eelib.report.findings import findings
 from eelib.study.datasets import DATASETS
 from eelib.study.store import RECORD
 
-ROOT = Path(__file__).parent.parent
 HEADER = """# What the {profile} profile found
 
 {found}
@@ -107,11 +107,11 @@ def main() -> None:
     parser.add_argument("profile", help="whose run to keep, e.g. laptop")
     profile = parser.parse_args().profile
     try:
-        keep(profile, ROOT / "results" / profile, target := ROOT / "reference" / profile)
+        keep(profile, paths.results() / profile, target := paths.REFERENCE / profile)
     except InputError as error:
         parser.exit(2, f"error: {error}\n")
     if profile == "laptop":
-        readme = ROOT / "README.md"
+        readme = paths.ROOT / "README.md"
         readme.write_text(with_findings(readme.read_text(), found(target)))
 
 

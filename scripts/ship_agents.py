@@ -9,11 +9,12 @@ import argparse
 import json
 from dataclasses import replace
 
+from eelib import paths
 from eelib.decoding.policy import ExitPolicy
 from eelib.errors import InputError
 from eelib.evaluation.cost import policy_flops
 from eelib.evaluation.promises import DELTA, STEPS, TOLERATED, choose, losses_and_depths, prompts_needed
-from eelib.models.loading import SHIPPED, fingerprint, ships
+from eelib.models.loading import fingerprint, ships
 from eelib.report.agent_card import card
 from eelib.rl.rollouts import Rollouts
 from eelib.study.notebook import open_study
@@ -36,7 +37,7 @@ def promised(recorded: Rollouts, policy: ExitPolicy) -> list[dict]:
 
 def ship(study: Study, model: str) -> None:
     """Write the agents of one model and their card."""
-    records, folder = {}, SHIPPED / model / "agents"
+    records, folder = {}, paths.MODELS / model / "agents"
     costs = study.table_of("equal_cost")
     for language in study.profile.languages:
         here = {"model": model, "language": language}

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import tiny_model
 
+from eelib import paths
 from eelib.data.corpus import CodeFile
 from eelib.models import loading
 from eelib.models.loading import load_model
@@ -39,9 +40,7 @@ def shipped(tmp_path, monkeypatch, tokenizer):
     folder = tmp_path / "models" / "tiny"
     tiny_model("llama-pico", layers=8, vocabulary=len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    for module in (loading, adapt):
-        monkeypatch.setattr(module, "SHIPPED", tmp_path / "models")
-    monkeypatch.setattr(adapt.export, "__defaults__", (tmp_path / "models",))
+    monkeypatch.setattr(paths, "MODELS", tmp_path / "models")
 
     def load_corpus(_, language: str) -> list[CodeFile]:
         return (
@@ -159,7 +158,7 @@ def test_scores_agree_with_a_count_by_hand():
 def test_a_card_is_written_from_the_records(tmp_path):
     folder = tmp_path / "smollm2-135m"
     folder.mkdir()
-    source = json.loads((loading.SHIPPED / "smollm2-135m" / "source.json").read_text())
+    source = json.loads((paths.MODELS / "smollm2-135m" / "source.json").read_text())
     (folder / "source.json").write_text(json.dumps(source))
     recipe = load_profile("smollm").fine_tuning
     record = {

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from conftest import VOCABULARY
 
+from eelib import paths
 from eelib.models.layer_scores import layer_scores, windows
-from eelib.models.loading import SHIPPED
 from eelib.report.base_models import card, curves_figure, growth_mark, layers_figure
 from eelib.report.cards import LAYERS_FILE, last_layer_scores
 
@@ -56,7 +56,7 @@ def test_scores_are_those_of_each_window_alone(parts):
 
 @pytest.mark.parametrize("name", ["opt-pico"])
 def test_the_shipped_cards_say_what_was_measured(name):
-    folder = SHIPPED / name
+    folder = paths.MODELS / name
     record = json.loads((folder / "training.json").read_text())
     config = json.loads((folder / "config.json").read_text())
     scores = pd.read_csv(folder / LAYERS_FILE)

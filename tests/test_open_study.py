@@ -11,16 +11,15 @@ import torch
 from nbformat.v4 import new_code_cell, new_notebook
 from papermill.exceptions import PapermillExecutionError
 
+from eelib import paths
 from eelib.errors import InputError
-from eelib.provenance import PACKAGE
 from eelib.study import notebook
 from eelib.study.notebook import open_study
 
 
 @pytest.fixture(autouse=True)
-def as_it_was(monkeypatch):
-    """open_study changes the working directory and torch's threads."""
-    monkeypatch.chdir(PACKAGE.parent)
+def as_it_was():
+    """open_study changes torch's threads."""
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -30,9 +29,9 @@ def as_it_was(monkeypatch):
 
 
 def test_without_parameters_the_study_is_the_profiles(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)  # a notebook's own folder, say
+    monkeypatch.chdir(tmp_path)
     study = open_study("05", "ci")
-    assert Path.cwd() == PACKAGE.parent
+    assert Path.cwd() == tmp_path
     assert study.settings == [
         ("llama-random", "java"),
         ("llama-random", "python"),
@@ -40,7 +39,7 @@ def test_without_parameters_the_study_is_the_profiles(monkeypatch, tmp_path):
         ("opt-random", "python"),
     ]
     assert (study.variant, study.force) == ("ci", False)
-    assert study.root == Path("results/ci/stages")
+    assert study.root == paths.ROOT / "results/ci/stages"
     assert study.dtype == torch.float32
     assert torch.get_num_threads() == 1
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from eelib import paths
 from eelib.errors import InputError
-from eelib.models import loading, packaged
 from eelib.models.loading import fingerprint, load_config, load_model, load_tokenizer
 from eelib.models.packaged import checkpoint
 from eelib.models.parts import take_apart
@@ -86,7 +86,7 @@ def package(tmp_path, monkeypatch):
     """Makes `models/tiny/source.json` and its package in the cache, and lets `load_model` find both."""
 
     def make(content: bytes, member: str = "pkg/tiny.gguf") -> Path:
-        folder, packages = tmp_path / "models" / "tiny", tmp_path / "packages"
+        folder, packages = tmp_path / "shipped" / "tiny", tmp_path / "packages"
         for path in (folder, packages):
             path.mkdir(parents=True, exist_ok=True)
         wheel = packages / "tiny-1.0-py3-none-any.whl"
@@ -104,9 +104,8 @@ def package(tmp_path, monkeypatch):
         (folder / "source.json").write_text(json.dumps(source))
         return folder
 
-    monkeypatch.setattr(packaged, "PACKAGES", tmp_path / "packages")
-    monkeypatch.setattr(packaged, "CHECKPOINTS", tmp_path / "checkpoints")
-    monkeypatch.setattr(loading, "SHIPPED", tmp_path / "models")
+    monkeypatch.setattr(paths, "CACHE", tmp_path)
+    monkeypatch.setattr(paths, "MODELS", tmp_path / "shipped")
     return make
 
 
@@ -149,7 +148,7 @@ def test_what_cannot_be_had_is_one_sentence(gguf_bytes, package, tmp_path):
     folder = package(gguf_bytes[:2000])
     with pytest.raises(InputError, match="tiny.gguf cannot be dequantised"):
         checkpoint(folder)
-    assert list(packaged.CHECKPOINTS.iterdir()) == []  # nothing half made is left
+    assert list((paths.CACHE / "models").iterdir()) == []  # nothing half made is left
 
 
 def test_a_difference_that_is_not_shipped_is_named(gguf_bytes, package):

@@ -166,8 +166,7 @@ def test_figures_say_when_energy_was_not_measured():
         figures.fixed_exits(sides[:0])
 
 
-def test_nothing_kept_is_a_sentence_and_another_file_an_error(tmp_path, folder, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_nothing_kept_is_a_sentence_and_another_file_an_error(tmp_path, folder):
     (tmp_path / "none").mkdir()
     kept = open_kept(str(tmp_path / "none"), "bfloat16", 256)
     assert kept.empty and kept.sentence.startswith("Nothing measured is kept in ")

@@ -1,32 +1,25 @@
 """Profiles: the four that are shipped, overrides, and one sentence for anything wrong."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 import yaml
 
-from eelib import profile as profiles
+from eelib import paths
 from eelib.errors import InputError
 from eelib.models.pico import POSITIONS
 from eelib.profile import load_profile, parse_settings, profile_names, setting_names, variant_name
-from eelib.provenance import PACKAGE
 from eelib.report import thesis_numbers
 
 THESIS_THRESHOLDS = [0.6, 0.8, 0.9, 0.91, 0.92, 0.94]
 THESIS_FRACTIONS = [0.2, 0.3, 0.5, 0.6]
 
 
-@pytest.fixture(autouse=True)
-def root(monkeypatch) -> None:
-    monkeypatch.chdir(PACKAGE.parent)
-
-
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """Writes the ci profile, changed, as the only profile `mine`."""
-    text = Path("profiles/ci.yaml").read_text()
-    monkeypatch.setattr(profiles, "PROFILES", tmp_path)
+    text = (paths.PROFILES / "ci.yaml").read_text()
+    monkeypatch.setattr(paths, "PROFILES", tmp_path)
 
     def write_profile(old: str = "", new: str = "", **sections) -> None:
         assert old in text

@@ -12,6 +12,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from eelib import paths
 from eelib.errors import InputError
 from eelib.profile import load_profile
 from eelib.provenance import PACKAGE
@@ -63,8 +64,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), WRONG)
-def test_wrong_arguments_are_one_sentence_and_code_2(command, monkeypatch, arguments, sentence):
-    monkeypatch.chdir(ROOT)
+def test_wrong_arguments_are_one_sentence_and_code_2(command, arguments, sentence):
     code, out, err = command(*arguments)
     assert code == 2
     assert out == []
@@ -86,9 +86,7 @@ def test_the_command_itself_ends_without_a_traceback():
     assert result.stderr.count("\n") == 1
 
 
-def test_notebooks_are_chosen_by_number(monkeypatch):
-    monkeypatch.chdir(ROOT)
-
+def test_notebooks_are_chosen_by_number():
     def chosen(*arguments: str) -> list[str]:
         return list(main_job.chosen_notebooks(main_job.parse(list(arguments))))
 
@@ -136,7 +134,11 @@ def study(tmp_path, monkeypatch) -> Path:
     shutil.copy(ROOT / "profiles" / "ci.yaml", tmp_path / "profiles")
     write_notebook(tmp_path / "notebooks" / "01_first.ipynb", FIGURE)
     write_notebook(tmp_path / "notebooks" / "02_second.ipynb", 'print("second", 6 * 7)')
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(paths, "PROFILES", tmp_path / "profiles")
+    monkeypatch.setattr(paths, "MODELS", tmp_path / "models")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EELIB_OUTPUT", ".")
     return tmp_path
 
 

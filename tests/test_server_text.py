@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from servers import tiny
 
+from eelib import paths
 from eelib.data.lexing import EOL, tokenize_source
 from eelib.server.literals import literal
 from eelib.server.text import EditorText, StopSequences, read_source, source_of
@@ -64,7 +65,7 @@ def test_java_parses_again_to_the_same_tokens():
 def test_the_laptop_profiles_test_files_parse_again_to_the_same_tokens(language):
     from eelib.data.corpus import read_corpus
 
-    found = sorted(Path("results/laptop/stages/corpus").glob(f"{language}-*/corpus.parquet"))
+    found = sorted((paths.results() / "laptop/stages/corpus").glob(f"{language}-*/corpus.parquet"))
     if not found:
         pytest.skip("the laptop profile's corpora have not been made: ./run_all.sh --only 01 makes them")
     files = [file for file in read_corpus(found[-1]) if file.split == "test"]

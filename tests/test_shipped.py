@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eelib import paths
 from eelib.data import shipped
 from eelib.data.corpus import CodeFile, shipped_corpus, token_runs
 from eelib.data.lexing import tokenize_source
 from eelib.data.shipped import (
-    SHIPPED,
     join_tokens,
     shipped_hash,
     shipped_records,
@@ -145,12 +145,12 @@ def test_tokens_are_those_of_the_source(files):
 
 
 def test_sizes_and_notice():
-    assert sum((SHIPPED / f"{language}.parquet").stat().st_size for language in LANGUAGES) <= 14_500_000
-    notice = (SHIPPED / "NOTICE.md").read_text(encoding="utf-8")
+    assert sum((paths.DATA / f"{language}.parquet").stat().st_size for language in LANGUAGES) <= 14_500_000
+    notice = (paths.DATA / "NOTICE.md").read_text(encoding="utf-8")
     listed = [
         line.split("|") for line in notice.splitlines() if line.startswith("| ") and "| project" not in line
     ]
-    licences = {path.stem for path in (SHIPPED / "licences").glob("*.txt")}
+    licences = {path.stem for path in (paths.DATA / "licences").glob("*.txt")}
     for cells in listed:
         assert set(cells[3].replace(" OR ", " AND ").strip().split(" AND ")) <= licences, cells
     projects = {cells[1].strip() for cells in listed}

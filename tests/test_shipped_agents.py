@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from eelib import paths
 from eelib.decoding.policy import ExitPolicy, load_policy
 from eelib.errors import InputError
-from eelib.models.loading import SHIPPED, fingerprint, load_config
+from eelib.models.loading import fingerprint, load_config
 from eelib.report.agent_card import card
 from eelib.rl.rollouts import Rollouts
 from eelib.server.artifacts import of_shipped
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 import ship_agents
 
-FOLDERS = sorted(path.parent for path in SHIPPED.glob("*/agents/README.md"))
+FOLDERS = sorted(path.parent for path in paths.MODELS.glob("*/agents/README.md"))
 
 
 def recorded(prompts: int) -> Rollouts:

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 import torch
 
+from eelib import paths
 from eelib.errors import InputError
 from eelib.profile import load_profile
-from eelib.provenance import PACKAGE
 from eelib.study import datasets, store, study
 from eelib.study.graph import AXES, NODES, described
 from eelib.study.node import Input, Node
@@ -91,6 +91,7 @@ def toy(monkeypatch, tmp_path) -> Iterator[None]:
     columns = {name: (kind, "") for name, kind in columns.items()}
     monkeypatch.setattr(datasets, "DATASETS", {"rows": columns})
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EELIB_OUTPUT", ".")
     CALLS.clear()
     made_keys.clear()
     yield
@@ -106,12 +107,6 @@ def opened(notebook: str, **changes) -> Study:
 def with_thresholds(study: Study, *thresholds: float) -> Study:
     evaluation = replace(study.profile.evaluation, thresholds=list(thresholds))
     return Study(study.notebook, replace(study.profile, evaluation=evaluation), "ci")
-
-
-@pytest.fixture(autouse=True)
-def profiles(monkeypatch):
-    """Profiles are read from the repository whatever the working directory is."""
-    monkeypatch.setattr("eelib.profile.PROFILES", PACKAGE.parent / "profiles")
 
 
 # --- making and finding ---
@@ -257,8 +252,7 @@ def test_a_stamp_names_the_commits_that_made_the_inputs_and_leads_to_them(monkey
 
 
 @pytest.mark.parametrize("node", NODES.values(), ids=NODES)
-def test_a_nodes_function_takes_what_the_node_declares_and_all_of_it(node, monkeypatch):
-    monkeypatch.chdir(PACKAGE.parent)
+def test_a_nodes_function_takes_what_the_node_declares_and_all_of_it(node):
     profile = load_profile("ci")
     place = {axis: AXES[axis](profile)[0] for axis in node.axes}
     together = {f"{node.together}s"} if node.together else set()
@@ -274,10 +268,10 @@ def test_a_nodes_function_takes_what_the_node_declares_and_all_of_it(node, monke
 
 
 def test_the_graph_has_no_cycle_and_names_notebooks_in_their_order():
-    declared = set(re.findall(r"^## (\w+)$", (PACKAGE.parent / "docs/data.md").read_text(), re.MULTILINE))
+    declared = set(re.findall(r"^## (\w+)$", (paths.ROOT / "docs/data.md").read_text(), re.MULTILINE))
     order = {name: place for place, name in enumerate(NODES)}
     for node in NODES.values():
-        assert node.notebook in notebooks(PACKAGE.parent)
+        assert node.notebook in notebooks()
         for source in node.inputs.values():
             assert order[source.node] < order[node.name]
             assert NODES[source.node].notebook <= node.notebook

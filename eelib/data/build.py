@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from eelib import paths
 from eelib.data import lexing
 from eelib.data.archives import source_files
 from eelib.data.codexglue import line_completion_file
@@ -26,7 +27,7 @@ from eelib.data.lexing import LANGUAGES, tokenize_source
 from eelib.data.notice import write_notice
 from eelib.data.packages import SourcePackage, fetch, read_table
 from eelib.data.selection import drawn_order, has_fitting_code, is_written_here, within_cap
-from eelib.data.shipped import SHIPPED, write_hashes, write_shipped
+from eelib.data.shipped import write_hashes, write_shipped
 from eelib.errors import InputError
 
 SOURCES_TABLE = Path(__file__).with_name("sources.csv")
@@ -134,8 +135,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m eelib.data.build", description=__doc__.partition("\n")[0]
     )
-    parser.add_argument("--cache", type=Path, default=Path("cache/packages"), help="downloaded archives")
-    parser.add_argument("--out", type=Path, default=SHIPPED, help="where the corpora go")
+    parser.add_argument("--cache", type=Path, default=paths.CACHE / "packages", help="downloaded archives")
+    parser.add_argument("--out", type=Path, default=paths.DATA, help="where the corpora go")
     parser.add_argument(
         "--exclude",
         type=Path,

@@ -14,9 +14,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from eelib import paths
 from eelib.errors import InputError
 
-SHIPPED = Path("data")
 COLUMNS = ("id", "project", "language", "split", "era", "code", "source")
 
 
@@ -46,26 +46,26 @@ def write_shipped(rows: list[dict], path: Path) -> None:
     )
 
 
-def shipped_records(language: str, folder: Path = SHIPPED) -> Iterator[dict]:
+def shipped_records(language: str, folder: Path = paths.DATA) -> Iterator[dict]:
     """Rows of a shipped corpus, `code` a list of tokens. A missing or changed file gives InputError."""
     frame = pd.read_parquet(_verified(folder / f"{language}.parquet"))
     for row in frame.to_dict("records"):
         yield row | {"code": row["code"].split(" ")}
 
 
-def shipped_projects(language: str, folder: Path = SHIPPED) -> list[str]:
+def shipped_projects(language: str, folder: Path = paths.DATA) -> list[str]:
     """Names of the projects of a shipped corpus."""
     return sorted(
         set(pd.read_parquet(_verified(folder / f"{language}.parquet"), columns=["project"])["project"])
     )
 
 
-def shipped_hash(language: str, folder: Path = SHIPPED) -> str:
+def shipped_hash(language: str, folder: Path = paths.DATA) -> str:
     """sha256 of a language's file as `files.csv` has it."""
     return _listed(folder / f"{language}.parquet")["sha256"]
 
 
-def write_hashes(folder: Path = SHIPPED) -> None:
+def write_hashes(folder: Path = paths.DATA) -> None:
     """Write `files.csv`: name, sha256 and size in bytes of every Parquet file in the folder."""
     with open(folder / "files.csv", "w", encoding="utf-8", newline="") as lines:
         writer = csv.writer(lines, lineterminator="\n")
@@ -77,10 +77,10 @@ def write_hashes(folder: Path = SHIPPED) -> None:
 def _verified(path: Path) -> Path:
     listed = _listed(path)
     if not path.is_file():
-        raise InputError(f"There is no file {path}: restore it, it comes with the repository.")
+        raise InputError(f"There is no file {paths.shown(path)}: restore it, it comes with the repository.")
     if (found := _sha256(path)) != listed["sha256"]:
         raise InputError(
-            f"{path} has the sha256 {found} ({path.stat().st_size} bytes): allowed is the shipped file, "
+            f"{paths.shown(path)} has the sha256 {found} ({path.stat().st_size} bytes): allowed is the shipped file, "
             f"{listed['sha256']} ({listed['bytes']} bytes)."
         )
     return path
@@ -90,12 +90,14 @@ def _listed(path: Path) -> dict[str, str]:
     table = path.parent / "files.csv"
     if not table.is_file():
         raise InputError(
-            f"There is no file {table}, which lists the shipped corpora: restore it, or run from the repository."
+            f"There is no file {paths.shown(table)}, which lists the shipped corpora: restore it, it comes with the repository."
         )
     with open(table, encoding="utf-8", newline="") as lines:
         rows = {row["file"]: row for row in csv.DictReader(lines)}
     if path.name not in rows:
-        raise InputError(f"{table} does not list {path.name}: allowed are {', '.join(sorted(rows))}.")
+        raise InputError(
+            f"{paths.shown(table)} does not list {path.name}: allowed are {', '.join(sorted(rows))}."
+        )
     return rows[path.name]
 
 

@@ -4,16 +4,17 @@ from collections import Counter
 
 import pandas as pd
 
+from eelib import paths
 from eelib.data.corpus import CodeFile
-from eelib.data.shipped import SHIPPED
 from eelib.profile import Data
 
 
 def describe_source(data: Data) -> str:
     """One sentence on where the corpora come from."""
     if data.source == "shipped":
+        folder = paths.shown(paths.DATA)
         return (
-            f"Corpora: shipped in {SHIPPED}/, split by project (sources and licences in {SHIPPED}/NOTICE.md)."
+            f"Corpora: shipped in {folder}/, split by project (sources and licences in {folder}/NOTICE.md)."
         )
     if data.source == "hub":
         return (

@@ -13,7 +13,6 @@ import pandas as pd
 from eelib.errors import InputError
 from eelib.report.thesis_numbers import load
 
-FOLDER = Path("results/gpu/paper_scale")
 FILE = ["geometry", "dtype", "context", "part"]
 SIDE = ["decoder", "cache", "criterion", "layer", "language", "threshold", "agent"]
 COLUMNS = [

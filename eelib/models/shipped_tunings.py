@@ -4,7 +4,8 @@ import json
 
 import pandas as pd
 
-from eelib.models.loading import SHIPPED, ships
+from eelib import paths
+from eelib.models.loading import ships
 
 FORMATS = {"accuracy": "%.3f", "agreement": "%.3f", "perplexity": "%.2f"}
 
@@ -16,13 +17,14 @@ def shipped_kinds(model: str) -> list[str]:
 
 def record(model: str, kind: str) -> dict:
     """Recipe, tokens seen and sizes of a shipped fine-tuning."""
-    return json.loads((SHIPPED / model / f"{kind}.json").read_text())
+    return json.loads((paths.MODELS / model / f"{kind}.json").read_text())
 
 
 def curve(model: str) -> pd.DataFrame:
     """`kind`, `language`, `layer`, `tokens_seen`, `accuracy`, `agreement` on validation projects; for models that ship a tuning."""
     frames = [
-        pd.read_csv(SHIPPED / model / f"{kind}_curve.csv").assign(kind=kind) for kind in shipped_kinds(model)
+        pd.read_csv(paths.MODELS / model / f"{kind}_curve.csv").assign(kind=kind)
+        for kind in shipped_kinds(model)
     ]
     return pd.concat(frames, ignore_index=True)
 
@@ -31,7 +33,7 @@ def layers(model: str) -> pd.DataFrame:
     """Accuracy and agreement on test projects: `fine_tuning`, `model` (base, tuned, shipped: after the cut), `language`,
     `layer`; for models that ship a tuning."""
     frames = [
-        pd.read_csv(SHIPPED / model / f"{kind}_layers.csv")
+        pd.read_csv(paths.MODELS / model / f"{kind}_layers.csv")
         .rename(columns={"kind": "model"})
         .assign(fine_tuning=kind)
         for kind in shipped_kinds(model)

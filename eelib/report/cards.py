@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from eelib import paths
 from eelib.data.codexglue import line_completion_file
 from eelib.data.corpus import load_corpus
 from eelib.data.lexing import LANGUAGES
 from eelib.errors import InputError
 from eelib.models.exits import exit_points
 from eelib.models.layer_scores import base_model_scores
-from eelib.models.loading import SHIPPED
 from eelib.models.packaged import SOURCE
 from eelib.profile import load_profile
 from eelib.report import shipped_models
@@ -72,7 +72,7 @@ def last_layer_scores(models: list[str]) -> pd.DataFrame:
     """Last-layer scores of the shipped ones among `models`: a row a model, corpus and language, as their cards say them."""
     frames = []
     for name in models:
-        path = SHIPPED / name / LAYERS_FILE
+        path = paths.MODELS / name / LAYERS_FILE
         if path.exists():
             scores = pd.read_csv(path)
             frames.append(scores[scores["layer"] == scores["layer"].max()].assign(model=name))
@@ -86,13 +86,13 @@ def main() -> None:
     parser.add_argument("model", help="a shipped model's name")
     parser.add_argument("--codexglue", type=Path, help="folder of <language>_test.jsonl(.gz) files")
     args = parser.parse_args()
-    folder = SHIPPED / args.model
+    folder = paths.MODELS / args.model
     if (folder / SOURCE).exists():
         write_card(folder)
         return
     try:
         if not (folder / "training.json").exists():
-            shipped = sorted(path.parent.name for path in SHIPPED.glob("*/training.json"))
+            shipped = sorted(path.parent.name for path in paths.MODELS.glob("*/training.json"))
             raise InputError(
                 f"There is no pretrained model {args.model!r}: allowed are {', '.join(shipped)}."
             )

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from eelib import paths
 from eelib.decoding.policy import ExitPolicy, load_policy
 from eelib.errors import InputError
-from eelib.models.loading import SHIPPED, device, fingerprint, load_model, load_tokenizer
+from eelib.models.loading import device, fingerprint, load_model, load_tokenizer
 from eelib.models.parts import ModelParts, take_apart
 from eelib.profile import check_choice, load_profile
 from eelib.study.notebook import open_study
@@ -63,14 +64,14 @@ Load = Callable[[], Loaded]
 
 def of_shipped(model: str, language: str) -> Artifacts:
     """A model and an agent as they ship; InputError where none do."""
-    check_choice("model", model, sorted(path.parent.name for path in SHIPPED.glob("*/agents")))
+    check_choice("model", model, sorted(path.parent.name for path in paths.MODELS.glob("*/agents")))
     check_choice(
         "language",
         language,
-        sorted(path.parent.name for path in (SHIPPED / model / "agents").glob("*/policy.json")),
+        sorted(path.parent.name for path in (paths.MODELS / model / "agents").glob("*/policy.json")),
     )
     name = f"{model}+aggregated"
-    return Artifacts(model, language, name, SHIPPED / model / "agents" / language, fingerprint(name))
+    return Artifacts(model, language, name, paths.MODELS / model / "agents" / language, fingerprint(name))
 
 
 def of_profile(profile: str, model: str, language: str, seed: int) -> Artifacts:

@@ -24,7 +24,7 @@ from eelib.evaluation import (
 )
 from eelib.models.loading import CodeModel, fingerprint
 from eelib.profile import Profile
-from eelib.provenance import PACKAGE, folder_hash
+from eelib.provenance import folder_hash
 from eelib.rl import trained
 from eelib.rl.rollouts import load_rollouts
 from eelib.study.node import Input, Node, Place
@@ -159,7 +159,7 @@ _NODES = [
     Node(
         "epoch_tuning",
         "02",
-        tuned.train,
+        finetune.train,
         SETTING,
         CORPUS,
         ("fine_tuning", "epoch_study.snapshots"),
@@ -431,7 +431,7 @@ def described() -> str:
 def drawn() -> str:
     """The graph as a Mermaid diagram, a box a notebook."""
     lines = ["flowchart LR"]
-    for number, notebook in notebooks(PACKAGE.parent).items():
+    for number, notebook in notebooks().items():
         of_it = [node.name for node in NODES.values() if node.notebook == number]
         if of_it:
             lines += [f'  subgraph "{notebook.stem}"', *[f"    {name}" for name in of_it], "  end"]

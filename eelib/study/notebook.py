@@ -3,7 +3,6 @@
 import ast
 import inspect
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,7 +11,6 @@ import torch
 from IPython import get_ipython
 from IPython.display import Code, Markdown, display
 
-from eelib import provenance
 from eelib.errors import InputError
 from eelib.profile import (
     check_choice,
@@ -45,7 +43,6 @@ def open_study(
     model, language, threshold, context_fraction: narrow the profile to one; None keeps all of its own.
     """
     refuse_undeclared_parameters()
-    os.chdir(provenance.PACKAGE.parent)
     settings = settings or ""
     for name, value in {"profile": profile, "settings": settings}.items():
         if not isinstance(value, str):

@@ -20,8 +20,9 @@ import papermill
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
+from eelib import paths
 from eelib.errors import InputError
-from eelib.profile import PROFILES, Profile, load_profile, parse_settings, profile_names, variant_name
+from eelib.profile import Profile, load_profile, parse_settings, profile_names, variant_name
 from eelib.provenance import PACKAGE, folder_hash
 from eelib.study.notebooks import notebooks
 from eelib.study.store import room_on_disk
@@ -65,13 +66,13 @@ def run_key(notebook: Path, parameters: dict, profile: Profile) -> str:
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
     if profile.data.path is not None:
         digest.update(folder_hash(Path(profile.data.path)).encode())
-    files = [notebook, PROFILES / f"{profile.name}.yaml"]
+    files = [notebook, paths.PROFILES / f"{profile.name}.yaml"]
     files += sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".csv", ".json"))
-    files += sorted(path for path in Path("models").rglob("*") if path.is_file())
-    files += sorted(Path("data").glob("*.csv"))  # the hashes of the shipped corpora
-    digest.update((PACKAGE.parent / "requirements.lock").read_bytes())
+    files += sorted(path for path in paths.MODELS.rglob("*") if path.is_file())
+    files += sorted(paths.DATA.glob("*.csv"))  # the hashes of the shipped corpora
+    digest.update((paths.ROOT / "requirements.lock").read_bytes())
     for path in files:
-        digest.update(path.as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        digest.update(paths.shown(path).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
@@ -91,7 +92,7 @@ def run_notebook(number: str, notebook: Path, profile: Profile, settings: str, f
     """Execute one notebook and record what it wrote; a failure keeps the executed copy and is raised."""
     parameters = {"profile": profile.name} | ({"settings": settings} if settings else {})
     # The copies of a run with overrides lie beside the plain run's, as its exhibits do.
-    folder = Path("results") / profile.name / variant_name("notebooks", parse_settings(settings))
+    folder = paths.results() / profile.name / variant_name("notebooks", parse_settings(settings))
     variant = variant_name(profile.name, parse_settings(settings))
     folder.mkdir(parents=True, exist_ok=True)
     output, record = folder / notebook.name, folder / f"{notebook.stem}.json"
@@ -121,8 +122,8 @@ def run_notebook(number: str, notebook: Path, profile: Profile, settings: str, f
     failed.rename(output)
     written = [
         path
-        for root in ("figures", "tables")
-        for path in sorted(Path(root, variant).rglob("*"))
+        for root in (paths.figures(), paths.tables())
+        for path in sorted((root / variant).rglob("*"))
         if path.is_file()
     ]
     outputs = [
@@ -221,7 +222,7 @@ def run(args: argparse.Namespace) -> None:
     started = time.monotonic()
     print(f"Profile {profile.name} of {', '.join(profile_names())}: {profile.description}", flush=True)
     for number, notebook in chosen.items():
-        with room_on_disk(Path("results") / profile.name / "notebooks" / notebook.name):
+        with room_on_disk(paths.results() / profile.name / "notebooks" / notebook.name):
             run_notebook(number, notebook, profile, settings, args.force)
     print(
         f"Done in {(time.monotonic() - started) / 60:.1f} minutes: figures/, tables/, results/.", flush=True

@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-from eelib import provenance
+from eelib import paths, provenance
 from eelib.errors import InputError
 from eelib.profile import Profile
 from eelib.report.figures import save_figure
@@ -69,7 +69,7 @@ class Study:
     @property
     def root(self) -> Path:
         """Where the stages are: runs with other settings share what these do not change."""
-        return Path("results") / self.profile.name / "stages"
+        return paths.results() / self.profile.name / "stages"
 
     # --- stages ---
 
@@ -162,7 +162,7 @@ class Study:
         if missing and node.notebook != self.notebook:
             raise MissingStage(
                 f"{node.stage_name(missing[0])} is missing for the {self.profile.name} profile as it is configured now: run "
-                f"notebooks/{notebooks(provenance.PACKAGE.parent)[node.notebook].name} first (./run_all.sh --profile {self.profile.name} --only {node.notebook})."
+                f"notebooks/{notebooks()[node.notebook].name} first (./run_all.sh --profile {self.profile.name} --only {node.notebook})."
             )
         call = _Call(self, node, missing)
         for place in missing:
@@ -201,7 +201,7 @@ class Study:
         """Write tables into the dataset that `pandas.read_parquet("results/<variant>/<dataset>")` reads."""
         if not node.is_table:
             return
-        folder = Path("results") / self.variant / node.dataset
+        folder = paths.results() / self.variant / node.dataset
         folder.mkdir(parents=True, exist_ok=True)
         for place, artifact in zip(places, artifacts, strict=True):
             part = folder / f"{node.stage_name(place).replace('/', '-')}.parquet"
@@ -232,7 +232,7 @@ class Study:
         name = hashlib.sha256("".join(artifact.key for artifact in inputs).encode()).hexdigest()[:8]
         kept = self.root.with_name("stamps") / f"{name}.json"
         kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps([artifact.path.as_posix() for artifact in inputs], indent=1) + "\n")
+        kept.write_text(json.dumps([paths.shown(artifact.path) for artifact in inputs], indent=1) + "\n")
         commits = ", ".join(sorted({artifact.record["commit"] for artifact in inputs}))
         return f"{self.variant} profile · commit {commits} · inputs {name}"
 
@@ -244,7 +244,7 @@ class Study:
         One of others' published numbers says whose they are instead (`published_by`).
         """
         stamp = self.stamp(*nodes, **asked) if published_by is None else _published(published_by)
-        save_figure(figure, name, Path("figures") / self.variant, stamp)
+        save_figure(figure, name, paths.figures() / self.variant, stamp)
         return figure
 
     def table(
@@ -258,7 +258,7 @@ class Study:
     ) -> Styler:
         """Save a table as CSV and Markdown with its stamp, as `figure` does, and return it for the notebook to show."""
         stamp = self.stamp(*nodes, **asked) if published_by is None else _published(published_by)
-        save_table(frame, name, Path("tables") / self.variant, stamp, floats or {})
+        save_table(frame, name, paths.tables() / self.variant, stamp, floats or {})
         return shown(frame, floats)
 
 

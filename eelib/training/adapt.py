@@ -23,12 +23,13 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
+from eelib import paths
 from eelib.data.corpus import CodeFile, load_corpus
 from eelib.errors import InputError
 from eelib.models import differences
 from eelib.models.exits import loss_weights
 from eelib.models.layer_scores import MINIMUM_CONTEXT, layer_scores, windows
-from eelib.models.loading import SHIPPED, fingerprint, load_model, load_tokenizer
+from eelib.models.loading import fingerprint, load_model, load_tokenizer
 from eelib.models.parts import take_apart
 from eelib.profile import Data, FineTuning, load_profile
 from eelib.training.finetune import fine_tune
@@ -185,14 +186,14 @@ def run_name(
     )
 
 
-def export(folder: Path, data: Data, megabytes: float, windows_held_out: int, target: Path = SHIPPED) -> Path:
+def export(folder: Path, data: Data, megabytes: float, windows_held_out: int) -> Path:
     """Cut a run's difference to a size and write `models/<model>/<loss>.safetensors` with its records.
 
     `<loss>.json` holds the recipe and the accuracy and agreement by layer on the test projects: of the base, of the tuned
     model, and of the base with the difference as it is shipped.
     """
     record = json.loads((folder / "record.json").read_text())
-    name, loss = record["model"], record["loss"]
+    name, loss, target = record["model"], record["loss"], paths.MODELS
     base, tuned = load_model(name), load_model(str(folder / "model"))
     difference = differences.cut(
         dict(base.named_parameters()), dict(tuned.named_parameters()), round(megabytes * 1e6)
@@ -244,7 +245,7 @@ def main() -> None:
     parser.add_argument("--export", action="store_true", help="cut the run's difference and ship it")
     parser.add_argument("--megabytes", type=float, default=14.0, help="size of the shipped difference")
     parser.add_argument("--start", type=Path, help="folder of a finished run to train on from")
-    parser.add_argument("--work", type=Path, default=Path("cache/adapt"))
+    parser.add_argument("--work", type=Path, default=paths.CACHE / "adapt")
     args = parser.parse_args()
     flags = (
         "steps",

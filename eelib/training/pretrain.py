@@ -29,6 +29,7 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 
+from eelib import paths
 from eelib.errors import InputError
 from eelib.models.pico import PICO_CONFIGS, POSITIONS, pico_config, random_model
 from eelib.models.precision import fast_bf16
@@ -268,10 +269,12 @@ def main() -> None:
         "--exclude", type=Path, nargs="*", default=[], help="line-completion files to keep out"
     )
     parser.add_argument("--corpus-only", action="store_true", help="build corpus and tokenizer, then stop")
-    parser.add_argument("--output", type=Path, default=Path("models"), help="folder of the shipped models")
-    parser.add_argument("--work", type=Path, default=Path("cache/pretraining"), help="corpus and checkpoints")
+    parser.add_argument("--output", type=Path, default=paths.MODELS, help="folder of the shipped models")
     parser.add_argument(
-        "--cache", type=Path, default=Path("cache/packages"), help="downloaded source packages"
+        "--work", type=Path, default=paths.CACHE / "pretraining", help="corpus and checkpoints"
+    )
+    parser.add_argument(
+        "--cache", type=Path, default=paths.CACHE / "packages", help="downloaded source packages"
     )
     args = parser.parse_args()
     try:

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from eelib import paths
 from eelib.data.corpus import CodeFile, split_of
 from eelib.models.exits import exit_points, loss_weights
 from eelib.models.loading import (
-    SHIPPED,
     CodeModel,
     count_parameters,
     fingerprint,
@@ -42,7 +42,7 @@ def take(name: str, fingerprint: str, folder: Path) -> None:
     (folder / NAME).write_text(json.dumps({"name": name, "fingerprint": fingerprint}) + "\n")
     base, _, kind = name.partition("+")
     if kind:
-        pd.read_csv(SHIPPED / base / f"{kind}_log.csv").to_parquet(folder / "log.parquet", index=False)
+        pd.read_csv(paths.MODELS / base / f"{kind}_log.csv").to_parquet(folder / "log.parquet", index=False)
 
 
 def tuned_name(folder: Path) -> str:
