@@ -122,29 +122,7 @@ def test_layer_by_hand():
     matrices = 2 * 24 * 32 + 2 * 24 * 16 + 3 * 24 * 40
     attention = 2 * (2 * 2 * 5 * 32)
     assert flops.layer_flops(LLAMA, 2, 5) == 2 * 2 * matrices + attention
-    assert flops.layer_bytes(LLAMA, 5, bytes_per_value=2) == 2 * (matrices + 2 * 5 * 16)
     assert flops.head_flops(LLAMA, 3) == 2 * 3 * 24 * 50
-    assert flops.head_bytes(LLAMA) == 4 * 24 * 50
-
-
-@CONFIGS
-def test_layer_bytes_hold_every_weight_matrix(config):
-    layer = Tiny(config).decoder.layers[0]
-    weights = sum(parameter.numel() for parameter in layer.parameters() if parameter.ndim == 2)
-    keys_and_values = sum(getattr(layer.self_attn, name).out_features for name in ("k_proj", "v_proj"))
-    assert flops.layer_bytes(config, 9) == 4 * (weights + 9 * keys_and_values)
-
-
-def test_generation_bytes_by_hand():
-    layer, head = (lambda context: flops.layer_bytes(LLAMA, context)), flops.head_bytes(LLAMA)
-    assert flops.generation_bytes(LLAMA, 5, [2, 3], "none") == 2 * layer(5) + 3 * layer(6) + 2 * head
-    projected = 4 * (
-        2 * 24 * 16 + 2 * 16
-    )  # of a skipped layer: its two matrices, one position's key and value; two are skipped, then one
-    assert (
-        flops.generation_bytes(LLAMA, 5, [2, 3], "propagate")
-        == 4 * layer(4) + 2 * layer(5) + 3 * layer(6) + 3 * projected + 2 * head
-    )
 
 
 @CONFIGS
@@ -155,10 +133,10 @@ def test_an_earlier_exit_never_costs_more_and_a_cache_never_more_than_none(confi
     deeper = [*exits]
     deeper[token] = min(4, exits[token] + 1)
     prompt_length = data.draw(st.integers(1, 30))
-    for cost in (flops.generation_flops, flops.generation_bytes):
-        # A token that waited attends over the whole prefix when it is recomputed, a little more than at its own time.
-        for cache in set(flops.CACHES) - {"recompute"}:
-            assert cost(config, prompt_length, exits, cache) <= cost(config, prompt_length, deeper, cache)
+    # A token that waited attends over the whole prefix when it is recomputed, a little more than at its own time.
+    for cache in set(flops.CACHES) - {"recompute"}:
+        costs = [flops.generation_flops(config, prompt_length, layers, cache) for layers in (exits, deeper)]
+        assert costs[0] <= costs[1]
     full = [4] * len(exits)
     costs = [flops.generation_flops(config, prompt_length, full, cache) for cache in ("propagate", "none")]
     assert costs[0] <= costs[1]
@@ -169,7 +147,6 @@ def test_an_earlier_exit_never_costs_more_and_a_cache_never_more_than_none(confi
     [
         (lambda: flops.layer_flops(LLAMA, 0, 4), "0 new positions"),
         (lambda: flops.layer_flops(LLAMA, 5, 4), "5 new positions in a context of 4"),
-        (lambda: flops.layer_bytes(LLAMA, 0), "context of 0"),
         (lambda: flops.head_flops(MambaConfig()), "model_type is 'mamba', expected one of llama, "),
         (
             lambda: flops.head_flops(OPTConfig(hidden_size=24, word_embed_proj_dim=12)),

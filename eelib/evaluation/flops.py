@@ -1,13 +1,10 @@
-"""FLOPs and bytes of a forward pass, from a transformers config alone: the costs that no machine's speed enters.
+"""FLOPs of a forward pass, from a transformers config alone: the costs that no machine's speed enters.
 
 A FLOP is one multiplication or one addition; a product of an (m, k) and a (k, n) matrix takes 2 m k n. Counted are the
 matrix products of the decoder layers and of the head, which is what `torch.utils.flop_counter` counts, so that the two agree
 to the FLOP. Not counted: norms, activations, softmax, rotary and position embeddings, biases, residual sums, the embedding
 look-up (well under 1% at the sizes of the thesis). Attention is counted for the full square of new positions by context
 positions, masked or not, as torch does.
-
-Bytes are those that have to move at least once: weight matrices, and the keys and values of the context. Activations, norms and
-biases are left out.
 
 Layers are counted 1..L, and an exit layer l means that l decoder layers ran.
 """
@@ -42,7 +39,6 @@ class _Pass(NamedTuple):
     layers: int  # decoder layers run
     projected_layers: int  # layers that only fill their cache
     decodes: bool = True  # whether the head runs, once
-    alone: bool = True  # False: runs within the pass before it, which reads the weights anyway
 
 
 def layer_flops(config: PretrainedConfig, tokens: int, context: int) -> int:
@@ -53,27 +49,10 @@ def layer_flops(config: PretrainedConfig, tokens: int, context: int) -> int:
     return 2 * tokens * _layer_parameters(size) + attention
 
 
-def layer_bytes(config: PretrainedConfig, context: int, bytes_per_value: int = 4) -> int:
-    """Bytes that one decoder layer moves in a pass: its weight matrices, and the keys and values of `context` positions.
-
-    How many of these positions are new does not matter: they share one reading of the weights. `bytes_per_value` is
-    4 for float32, 2 for bfloat16.
-    """
-    size = _dimensions(config)
-    _check_positions(1, context)
-    return bytes_per_value * (_layer_parameters(size) + 2 * context * size.key)
-
-
 def head_flops(config: PretrainedConfig, tokens: int = 1) -> int:
     """FLOPs of the language-model head for `tokens` positions; the final norm before it is not counted."""
     size = _dimensions(config)
     return 2 * tokens * size.hidden * size.vocabulary
-
-
-def head_bytes(config: PretrainedConfig, bytes_per_value: int = 4) -> int:
-    """Bytes of the head's weight matrix, read once however many positions are decoded."""
-    size = _dimensions(config)
-    return bytes_per_value * size.hidden * size.vocabulary
 
 
 def generation_flops(
@@ -106,26 +85,6 @@ def generation_flops(
     return total
 
 
-def generation_bytes(
-    config: PretrainedConfig,
-    prompt_length: int,
-    exit_layers: Sequence[int],
-    cache: str,
-    bytes_per_value: int = 4,
-) -> int:
-    """Bytes moved by the generation that `generation_flops` counts; the weights are read once in every pass."""
-    size = _dimensions(config)
-    total = 0
-    for step in _passes(size, prompt_length, exit_layers, cache):
-        if not step.alone:
-            continue
-        projected = size.fill_parameters + 2 * step.tokens * size.key
-        total += step.layers * layer_bytes(config, step.context, bytes_per_value)
-        total += step.projected_layers * bytes_per_value * projected
-        total += step.decodes * head_bytes(config, bytes_per_value)
-    return total
-
-
 def _passes(size: _Dimensions, prompt_length: int, exit_layers: Sequence[int], cache: str) -> Iterator[_Pass]:
     if prompt_length < 1:
         raise InputError(f"prompt_length is {prompt_length}, expected at least 1")
@@ -147,9 +106,9 @@ def _passes(size: _Dimensions, prompt_length: int, exit_layers: Sequence[int], c
         for reached in waiting:
             missing = max(exit_layer - reached, 0)
             if cache == "recompute":
-                yield _Pass(1, prefix, missing, 0, decodes=False, alone=False)
+                yield _Pass(1, prefix, missing, 0, decodes=False)
             else:
-                yield _Pass(1, prefix, 0, missing, decodes=False, alone=False)
+                yield _Pass(1, prefix, 0, missing, decodes=False)
         if cache in ("recompute", "propagate-later"):
             waiting = [max(exit_layer, reached) for reached in waiting] + [exit_layer]
 
