@@ -20,20 +20,21 @@ CACHE = ROOT / "cache"  # downloads and what is made of them, checkpoints of lon
 
 def results() -> Path:
     """Stages, tidy data and executed notebooks of runs."""
-    return _output() / "results"
+    return output() / "results"
 
 
 def figures() -> Path:
     """Figures of runs."""
-    return _output() / "figures"
+    return output() / "figures"
 
 
 def tables() -> Path:
     """Tables of runs."""
-    return _output() / "tables"
+    return output() / "tables"
 
 
-def _output() -> Path:
+def output() -> Path:
+    """What holds the folders that runs write."""
     return Path(os.environ.get("EELIB_OUTPUT", ROOT))
 
 

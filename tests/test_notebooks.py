@@ -38,9 +38,12 @@ def command(*arguments: str, module: str = "eelib.study.run") -> subprocess.Comp
 
 
 def written() -> dict[str, str]:
-    """Hash of every figure, table and result of the ci profile."""
+    """Hash of every figure, table and result of the ci profile, but for what its jobs said and locked."""
     roots = [ROOT / "figures/ci", ROOT / "tables/ci", ROOT / "results/ci"]
     files = sorted(path for root in roots for path in root.rglob("*") if path.is_file())
+    files = [
+        path for path in files if path.suffix != ".lock" and ROOT / "results/ci/jobs" not in path.parents
+    ]
     return {
         path.relative_to(ROOT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
     }

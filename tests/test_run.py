@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from eelib import paths
 from eelib.errors import InputError
@@ -48,6 +48,7 @@ WRONG = [
         ["--profile", "desktop"],
         "error: There is no profile 'desktop': allowed are ci, gpu, laptop, paper, smollm.",
     ),
+    (["--executor", "loom"], "error: The executor is 'loom': allowed are slurm."),
     (
         ["--set", "evaluation.sample=5"],
         "error: There is no setting 'evaluation.sample': allowed are models, ",
@@ -132,8 +133,8 @@ def study(tmp_path, monkeypatch) -> Path:
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "profiles").mkdir()
     shutil.copy(ROOT / "profiles" / "ci.yaml", tmp_path / "profiles")
-    write_notebook(tmp_path / "notebooks" / "01_first.ipynb", FIGURE)
-    write_notebook(tmp_path / "notebooks" / "02_second.ipynb", 'print("second", 6 * 7)')
+    write_notebook(tmp_path / "notebooks" / "08_first.ipynb", FIGURE)
+    write_notebook(tmp_path / "notebooks" / "09_second.ipynb", 'print("second", 6 * 7)')
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
     monkeypatch.setattr(paths, "PROFILES", tmp_path / "profiles")
     monkeypatch.setattr(paths, "MODELS", tmp_path / "models")
@@ -146,54 +147,54 @@ def test_notebooks_run_in_order_and_once(study, command):
     code, out, err = command("--profile", "ci", "--set", "evaluation.samples=5")
     assert (code, err) == (0, [])
     assert out[0].startswith("Profile ci of ci: random models of 8 layers")
-    assert out[1] == "01 01_first"
+    assert out[1] == "08 08_first"
     for number, line in enumerate(out[2:5], start=1):  # injected parameters are a cell too
         assert re.fullmatch(rf" +[0-9]+ s  cell  {number} of 3  The title", line)
-    assert out[5].startswith("   01_first took") and out[5].endswith("wrote 1 files")
-    assert out[6] == "02 02_second"
+    assert out[5].startswith("   08_first took") and out[5].endswith("wrote 1 files")
+    assert out[6] == "09 09_second"
     assert out[-2].endswith("wrote 0 files")
     assert out[-1].startswith("Done in 0.")
     assert (study / "figures/ci+evaluation.samples=5/one.txt").read_text() == "ci evaluation.samples=5 False"
     folder = study / "results/ci/notebooks+evaluation.samples=5"
     assert sorted(path.name for path in folder.iterdir()) == [
-        "01_first.ipynb",
-        "01_first.json",
-        "02_second.ipynb",
-        "02_second.json",
+        "08_first.ipynb",
+        "08_first.json",
+        "09_second.ipynb",
+        "09_second.json",
     ]
-    executed = nbformat.read(folder / "02_second.ipynb", as_version=4)
+    executed = nbformat.read(folder / "09_second.ipynb", as_version=4)
     assert executed.cells[-1].outputs[0].text == "second 42\n"
-    assert set(json.loads((folder / "01_first.json").read_text())["outputs"]) == {
+    assert set(json.loads((folder / "08_first.json").read_text())["outputs"]) == {
         "figures/ci+evaluation.samples=5/one.txt",
-        "results/ci/notebooks+evaluation.samples=5/01_first.ipynb",
+        "results/ci/notebooks+evaluation.samples=5/08_first.ipynb",
     }
 
     before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
     code, out, err = command("--profile", "ci", "--set", "evaluation.samples=5")
     assert (code, err) == (0, [])
-    assert out[1:3] == ["01 01_first: up to date", "02 02_second: up to date"]
+    assert out[1:3] == ["08 08_first: up to date", "09 09_second: up to date"]
     assert {path: path.read_bytes() for path in study.rglob("*") if path.is_file()} == before
 
 
 def test_a_failing_notebook_is_kept_stops_the_run_and_spares_the_earlier_copy(study, command):
     folder = study / "results/ci/notebooks"
     folder.mkdir(parents=True)
-    earlier = {"01_first.ipynb": b"an earlier good copy", "01_first.json": b'{"key": "old", "outputs": {}}'}
+    earlier = {"08_first.ipynb": b"an earlier good copy", "08_first.json": b'{"key": "old", "outputs": {}}'}
     for name, content in earlier.items():
         (folder / name).write_bytes(content)
     (study / "figures/ci").mkdir(parents=True)
     (study / "figures/ci/one.txt").write_text("earlier")
 
     write_notebook(
-        study / "notebooks/01_first.ipynb", 'print("so far")', 'raise ValueError("broken\\nbadly")'
+        study / "notebooks/08_first.ipynb", 'print("so far")', 'raise ValueError("broken\\nbadly")'
     )
     code, out, err = command("--profile", "ci")
     assert code == 1
     assert err[0] == "error: a notebook failed with ValueError: broken"
     assert any("raise ValueError" in re.sub("\x1b\\[[0-9;]*m", "", line) for line in err)  # with the place
-    assert err[-1] == "Its executed copy is kept as results/ci/notebooks/01_first.failed.ipynb."
-    assert "02 02_second" not in out
-    failed = nbformat.read(folder / "01_first.failed.ipynb", as_version=4)
+    assert err[-1] == "Its executed copy is kept as results/ci/notebooks/08_first.failed.ipynb."
+    assert "09 09_second" not in out
+    failed = nbformat.read(folder / "08_first.failed.ipynb", as_version=4)
     assert any("so far" in str(cell.get("outputs", "")) for cell in failed.cells)
     kept = {path.name: path.read_bytes() for path in folder.iterdir() if "failed" not in path.name}
     assert kept == earlier
@@ -201,19 +202,19 @@ def test_a_failing_notebook_is_kept_stops_the_run_and_spares_the_earlier_copy(st
 
     # Bad input found in a notebook is its sentence alone. This notebook goes through next time, and clears the failed copy.
     write_notebook(
-        study / "notebooks/01_first.ipynb",
+        study / "notebooks/08_first.ipynb",
         "from pathlib import Path\nfrom eelib.errors import InputError",
         'if not Path("there").exists():\n    raise InputError("The file there is missing: make it.")',
     )
     code, out, err = command("--profile", "ci")
     assert (code, err) == (2, ["error: The file there is missing: make it."])
-    assert "02 02_second" not in out
+    assert "09 09_second" not in out
     kept = {path.name: path.read_bytes() for path in folder.iterdir() if "failed" not in path.name}
     assert kept == earlier
     (study / "there").touch()
-    code, out, err = command("--profile", "ci", "--only", "01")
+    code, out, err = command("--profile", "ci", "--only", "08")
     assert (code, err) == (0, [])
-    assert sorted(path.name for path in folder.iterdir()) == ["01_first.ipynb", "01_first.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["08_first.ipynb", "08_first.json"]
 
 
 # --- what counts as done ---
@@ -235,7 +236,7 @@ def test_a_run_is_current_while_key_and_outputs_are_the_same(tmp_path):
 
 
 def test_what_decides_a_notebook_is_in_its_key(study):
-    notebook = Path("notebooks/01_first.ipynb")
+    notebook = Path("notebooks/08_first.ipynb")
 
     def key(settings: str = "", **overrides: str) -> str:
         profile = load_profile("ci", {name.replace("__", "."): value for name, value in overrides.items()})
@@ -261,27 +262,6 @@ def test_what_decides_a_notebook_is_in_its_key(study):
     assert len(set(keys)) == len(keys)
 
 
-def test_progress_bars_are_taken_out_of_executed_notebooks(tmp_path):
-    path = tmp_path / "executed.ipynb"
-    said = [
-        new_output("stream", name="stderr", text="\r 0% | 0/2\r50% | 1/2\r           \r"),
-        new_output("stream", name="stderr", text="\r 0%\r    \rwarning: mind this\n\r 0%\r   \r"),
-        new_output(
-            "stream", name="stderr", text="\rPPO, seed 1:  8%|8  | 6.05k/80.0k [00:00<00:04, 14.8kstep/s]"
-        ),
-        new_output("stream", name="stderr", text="\rPPO, seed 0: 81.3kstep [00:08, 14.7kstep/s]     "),
-        new_output("stream", name="stdout", text="one\rtwo\n"),
-        new_output("execute_result", data={"text/plain": "42"}, execution_count=1),
-    ]
-    nbformat.write(
-        new_notebook(cells=[new_code_cell("work()", outputs=said), new_markdown_cell("End.")]), path
-    )
-    main_job.without_progress_bars(path)
-    cells = nbformat.read(path, as_version=4).cells
-    assert [item.get("text", "42") for item in cells[0].outputs] == ["warning: mind this", "one\rtwo\n", "42"]
-    assert cells[1].source == "End."
-
-
 def test_no_room_for_the_executed_copy_is_one_sentence(study, command, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -290,7 +270,7 @@ def test_no_room_for_the_executed_copy_is_one_sentence(study, command, monkeypat
     code, _, err = command("--profile", "ci")
     assert code == 2
     assert len(err) == 1 and err[0].startswith(
-        "error: The disk has no room for results/ci/notebooks/01_first"
+        "error: The disk has no room for results/ci/notebooks/08_first"
     )
 
 

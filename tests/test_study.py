@@ -186,6 +186,17 @@ def test_what_is_ready_is_taken_and_no_field_decides(monkeypatch):
     assert keys[0] == keys[1] != keys[2]
 
 
+def test_what_is_timed_has_all_threads_and_what_is_not_has_one():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        (java, _), (timed,) = opened("01").make("source"), opened("02").make("timed")
+        assert (java.record["threads"], timed.record["threads"]) == (1, 3)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_force_makes_each_stage_anew_once():
     made = opened("01").make("source")
     made_keys.clear()

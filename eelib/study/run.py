@@ -1,33 +1,42 @@
-"""The main job: run the notebooks in order with papermill, each in a kernel of its own.
+"""The main job: have Snakemake make the nodes, then run the notebooks with papermill, each in a kernel of its own.
 
     python -m eelib.study.run --profile laptop
 
 A notebook whose source, parameters, profile, models and code have not changed since its last whole run, and whose outputs
-are untouched, is not run again. Exit code 0: all went through; 1: a notebook failed; 2: bad input.
+are untouched, is not run again. Exit code 0: all went through; 1: a job or a notebook failed; 2: bad input; 130: it was
+interrupted or terminated.
 """
 
 import argparse
 import hashlib
 import json
-import re
+import os
 import shlex
+import signal
 import sys
 import time
 from pathlib import Path
 
-import nbformat
 import papermill
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
 from eelib import paths
 from eelib.errors import InputError
-from eelib.profile import Profile, load_profile, parse_settings, profile_names, variant_name
+from eelib.profile import (
+    Profile,
+    check_choice,
+    load_profile,
+    parse_settings,
+    profile_names,
+    variant_name,
+)
 from eelib.provenance import PACKAGE, folder_hash
+from eelib.study.graph import NODES, described
+from eelib.study.jobs import FailedJob, make_nodes
 from eelib.study.notebooks import notebooks
 from eelib.study.store import room_on_disk
-
-BAR = re.compile(r"\[(\d+:)+\d\d[<,]")  # the clock of a tqdm bar, `[00:02<00:03, ` or `[00:02, `
+from eelib.study.study import Study
 
 
 class TerminalEngine(NBClientEngine):
@@ -88,26 +97,25 @@ def is_current(record: Path, key: str) -> bool:
     return content["key"] == key and all(_hash(path) == value for path, value in content["outputs"].items())
 
 
-def run_notebook(number: str, notebook: Path, profile: Profile, settings: str, force: bool) -> None:
+def record_of(notebook: Path, profile: Profile, settings: str) -> Path:
+    """Where it is kept what a notebook's last whole run wrote; the executed copy lies beside it.
+
+    Those of a run with overrides lie beside the plain run's, as its exhibits do.
+    """
+    folder = variant_name("notebooks", parse_settings(settings))
+    return paths.results() / profile.name / folder / f"{notebook.stem}.json"
+
+
+def run_notebook(notebook: Path, record: Path, key: str, parameters: dict, variant: str) -> None:
     """Execute one notebook and record what it wrote; a failure keeps the executed copy and is raised."""
-    parameters = {"profile": profile.name} | ({"settings": settings} if settings else {})
-    # The copies of a run with overrides lie beside the plain run's, as its exhibits do.
-    folder = paths.results() / profile.name / variant_name("notebooks", parse_settings(settings))
-    variant = variant_name(profile.name, parse_settings(settings))
-    folder.mkdir(parents=True, exist_ok=True)
-    output, record = folder / notebook.name, folder / f"{notebook.stem}.json"
-    failed = folder / f"{notebook.stem}.failed.ipynb"
-    key = run_key(notebook, parameters, profile)
-    if not force and is_current(record, key):
-        print(f"{number} {notebook.stem}: up to date", flush=True)
-        return
-    print(f"{number} {notebook.stem}", flush=True)
+    record.parent.mkdir(parents=True, exist_ok=True)
+    output, failed = record.with_name(notebook.name), record.with_suffix(".failed.ipynb")
     started, clock = time.time_ns(), time.monotonic()
     try:
         papermill.execute_notebook(
             str(notebook),
             str(failed),  # renamed when it has gone through, so that an earlier good copy survives a failure
-            parameters=parameters | ({"force": True} if force else {}),
+            parameters=parameters,
             engine_name="terminal",
             kernel_name="python3",
             cwd=str(Path.cwd()),
@@ -118,7 +126,6 @@ def run_notebook(number: str, notebook: Path, profile: Profile, settings: str, f
     except PapermillExecutionError as error:
         error.add_note(f"Its executed copy is kept as {failed}.")
         raise
-    without_progress_bars(failed)
     failed.rename(output)
     written = [
         path
@@ -137,25 +144,6 @@ def run_notebook(number: str, notebook: Path, profile: Profile, settings: str, f
     whole.rename(record)
     seconds = time.monotonic() - clock
     print(f"   {notebook.stem} took {seconds:.0f} s and wrote {len(outputs) - 1} files", flush=True)
-
-
-def without_progress_bars(executed: Path) -> None:
-    """Remove what progress bars left in an executed notebook; what else was said on standard error stays."""
-    notebook = nbformat.read(executed, as_version=4)
-    for cell in notebook.cells:
-        kept = []
-        for item in cell.get("outputs", []):
-            if item.output_type == "stream" and item.name == "stderr":
-                # A carriage return overwrites the line; a finished bar overwrites itself with blanks, one that was
-                # cut off by another process's bar does not.
-                lines = [line.rsplit("\r", 1)[-1] for line in item.text.removesuffix("\r").split("\n")]
-                item.text = "\n".join(line for line in lines if line.strip() and not BAR.search(line))
-                if not item.text:
-                    continue
-            kept.append(item)
-        if "outputs" in cell:
-            cell.outputs = kept
-    nbformat.write(notebook, executed)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -189,6 +177,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="print the study's graph instead: what is made, by which function, from what",
     )
     parser.add_argument(
+        "--executor",
+        metavar="NAME",
+        help="run the nodes by executors/NAME/config.yaml, e.g. slurm, instead of on this machine",
+    )
+    parser.add_argument(
         "--no-venv", action="store_true", help="use the active environment (read by run_all.sh itself)"
     )
     return parser.parse_args(arguments)
@@ -208,22 +201,34 @@ def chosen_notebooks(args: argparse.Namespace) -> dict[str, Path]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run the chosen notebooks in order; stop at the first that fails."""
+    """Make the nodes of the chosen notebooks that are not up to date, then run these; stop at the first that fails."""
     if args.graph:
-        from eelib.study.graph import (
-            described,  # it imports all of the study, which a run leaves to its kernels
-        )
-
         print(described())
         return
     settings = shlex.join(args.settings)
     profile = load_profile(args.profile, parse_settings(settings))
+    variant = variant_name(profile.name, parse_settings(settings))
     chosen = chosen_notebooks(args)
+    if args.executor is not None:
+        executors = sorted(path.parent.name for path in PACKAGE.parent.glob("executors/*/config.yaml"))
+        check_choice("executor", args.executor, executors)
     started = time.monotonic()
     print(f"Profile {profile.name} of {', '.join(profile_names())}: {profile.description}", flush=True)
+    parameters = {"profile": profile.name} | ({"settings": settings} if settings else {})
+    records = {number: record_of(notebook, profile, settings) for number, notebook in chosen.items()}
+    keys = {number: run_key(notebook, parameters, profile) for number, notebook in chosen.items()}
+    stale = {number for number in chosen if args.force or not is_current(records[number], keys[number])}
+    if stale:
+        make_nodes(Study("", profile, variant, args.force), stale, settings, args.executor)
+    os.environ["TQDM_DISABLE"] = "1"  # progress bars are for a person at a notebook, not for an executed copy
     for number, notebook in chosen.items():
-        with room_on_disk(paths.results() / profile.name / "notebooks" / notebook.name):
-            run_notebook(number, notebook, profile, settings, args.force)
+        print(f"{number} {notebook.stem}{'' if number in stale else ': up to date'}", flush=True)
+        if number in stale:
+            # The nodes are made; what stands beside the graph, a notebook makes itself.
+            beside = number not in {node.notebook for node in NODES.values()}
+            force = {"force": True} if args.force and beside else {}
+            with room_on_disk(records[number].with_name(notebook.name)):
+                run_notebook(notebook, records[number], keys[number], parameters | force, variant)
     print(
         f"Done in {(time.monotonic() - started) / 60:.1f} minutes: figures/, tables/, results/.", flush=True
     )
@@ -231,8 +236,14 @@ def run(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """Command line; see the module's docstring for exit codes."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run(parse())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except FailedJob as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -77,7 +77,7 @@ def make(stage: Stage, root: Path, function: Callable[[Path], None], force: bool
     """
     folder = stage.folder(root)
     partial, replaced = (folder.with_name(folder.name + suffix) for suffix in (".partial", ".replaced"))
-    with room_on_disk(folder), _lock(folder):
+    with room_on_disk(folder), lock(folder):
         if not force and (found := find(stage, root)):
             return found
         if force:
@@ -104,8 +104,8 @@ def make(stage: Stage, root: Path, function: Callable[[Path], None], force: bool
 
 
 @contextmanager
-def _lock(folder: Path):
-    """Keep two processes from making the same stage at once; a killed process lets go by itself."""
+def lock(folder: Path):
+    """Keep two processes from working in the same folder at once; a killed process lets go by itself."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.with_name(folder.name + ".lock"), "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ from eelib.errors import InputError
 from eelib.profile import Profile
 from eelib.report.figures import save_figure
 from eelib.report.tables import save_table, shown
+from eelib.rl.agent import one_thread
 from eelib.study.datasets import write_rows
 from eelib.study.graph import AXES, NODES
 from eelib.study.node import TABLE, Input, Node, Place, matches, plain, products
 from eelib.study.notebooks import notebooks
-from eelib.study.parallel import side_by_side
 from eelib.study.store import Artifact, Stage, find, make
 
 # Keys of the stages that `force` has made anew in this process: once is enough.
@@ -89,8 +90,7 @@ class Study:
             if ready is None:
                 config = node.settings(self.profile, place) | node.given(self.profile, place)
                 inputs = {
-                    label: self.stage(source, where).key
-                    for label, source, where in self._sources(node, place)
+                    label: self.stage(source, where).key for label, source, where in self.sources(node, place)
                 }
                 for input in node.inputs.values():
                     config |= {
@@ -106,7 +106,7 @@ class Study:
             self._stages[name] = Stage(name, code, config, inputs)
         return self._stages[name]
 
-    def _sources(self, node: Node, place: Place) -> Iterable[tuple[str, Node, Place]]:
+    def sources(self, node: Node, place: Place) -> Iterable[tuple[str, Node, Place]]:
         """(label, node, place) of everything that a place reads."""
         for name, input in node.inputs.items():
             for source, where, value in self._places_of(input, place):
@@ -127,26 +127,18 @@ class Study:
         return self._made(node, [place])[0]
 
     def make(self, node: str | Node, **asked: Any) -> list[Artifact]:
-        """All of a node that has the values asked for, in the order of its axes; what is missing is made side by side.
+        """All of a node that has the values asked for, in the order of its axes, found or made.
 
-        What is timed is made one after the other, and so is everything on a GPU.
+        What is not timed is made with one thread, so that a result is the same however many jobs run beside it.
         """
         node = as_node(node)
         places = self.places(node, **asked)
-        jobs = grouped(node, places)
-        if node.timed:
-            made = [self._made(node, job) for job in jobs]
-        else:
-            there = not any(self._missing(node, places))
-            calls = [partial(_job, self, node.name, job, frozenset(made_keys)) for job in jobs]
-            made = side_by_side(calls, self.profile.threads, there)
-        artifacts = [artifact for some in made for artifact in some]
-        if node.notebook == self.notebook:
-            made_keys.update(artifact.key for artifact in artifacts)
+        with nullcontext() if node.timed else one_thread():
+            artifacts = [made for some in grouped(node, places) for made in self._made(node, some)]
         self._publish(node, places, artifacts)
         return artifacts
 
-    def _missing(self, node: Node, places: list[Place]) -> list[Place]:
+    def missing(self, node: Node, places: list[Place]) -> list[Place]:
         """Places that have to be made: those that are not there, and with `force` those that this run has not made."""
         force = self.force and node.notebook == self.notebook
         stages = [(place, self.stage(node, place)) for place in places]
@@ -158,7 +150,7 @@ class Study:
 
     def _made(self, node: Node, places: list[Place]) -> list[Artifact]:
         """Find or make some places that one call may make together."""
-        missing = self._missing(node, places)
+        missing = self.missing(node, places)
         if missing and node.notebook != self.notebook:
             raise MissingStage(
                 f"{node.stage_name(missing[0])} is missing for the {self.profile.name} profile as it is configured now: run "
@@ -189,7 +181,7 @@ class Study:
                 continue
             loaded = {}
             for source, where, value in self._places_of(input, place):
-                artifact = self.need(source, **where)
+                artifact = replace(self, force=False).need(source, **where)  # made anew when it is asked for
                 given[f"{name}_key"] = artifact.key
                 if name in wanted:
                     unread = input.unread
@@ -298,12 +290,6 @@ class _Call:
         columns = {axis: value for axis, value in place.items() if axis != node.together}
         rows = rows.assign(**columns)
         return rows[[*columns, *rows.columns.drop(list(columns))]]
-
-
-def _job(study: Study, node: str, places: list[Place], made: frozenset[str]) -> list[Artifact]:
-    """What another process makes; `made` are the stages that `force` has made anew already."""
-    made_keys.update(made)
-    return study._made(NODES[node], places)
 
 
 def as_node(node: str | Node) -> Node:
