@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 
 import papermill
-from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
 from eelib import paths
@@ -37,37 +36,6 @@ from eelib.study.jobs import FailedJob, make_nodes
 from eelib.study.notebooks import notebooks
 from eelib.study.store import room_on_disk
 from eelib.study.study import Study
-
-
-class TerminalEngine(NBClientEngine):
-    """papermill's engine, which also tells the terminal which cell runs, under which heading, and since when."""
-
-    @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, **kwargs):
-        """Run the notebook; a line is printed as every code cell starts."""
-        titles, heading = {}, ""
-        for cell in nb_man.nb.cells:
-            if cell.cell_type == "code":
-                titles[id(cell)] = heading
-            else:
-                heading = next(
-                    (line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")), heading
-                )
-        numbers = {key: number for number, key in enumerate(titles, start=1)}
-        started = time.monotonic()
-        announce = nb_man.cell_start
-
-        def cell_start(cell, cell_index=None, **rest):
-            if id(cell) in numbers:
-                where = f"cell {numbers[id(cell)]:>2} of {len(numbers)}"
-                print(f"   {time.monotonic() - started:5.0f} s  {where}  {titles[id(cell)]}", flush=True)
-            return announce(cell, cell_index, **rest)
-
-        nb_man.cell_start = cell_start
-        return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
-
-
-papermill_engines.register("terminal", TerminalEngine)
 
 
 def run_key(notebook: Path, parameters: dict, profile: Profile) -> str:
@@ -116,7 +84,6 @@ def run_notebook(notebook: Path, record: Path, key: str, parameters: dict, varia
             str(notebook),
             str(failed),  # renamed when it has gone through, so that an earlier good copy survives a failure
             parameters=parameters,
-            engine_name="terminal",
             kernel_name="python3",
             cwd=str(Path.cwd()),
             progress_bar=False,
