@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # A SLURM of one node on this machine, for the slow test of executors/slurm. Needs root on Debian or Ubuntu:
-#   scripts/slurm.sh start    installs slurm-wlm where it is missing, and starts it with its files in build/slurm
+#   scripts/slurm.sh start    installs slurm-wlm where it is missing; its files are in build/slurm but for /etc/slurm/slurm.conf
 #   scripts/slurm.sh stop
-# Then: export SLURM_CONF=$PWD/build/slurm/slurm.conf; sinfo; ./run_tests.sh -m slow -k slurm
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$PWD/build/slurm
+conf=/etc/slurm/slurm.conf  # where jobs look, to whom Snakemake hands on none of SLURM's variables
 
 stop() {
     local daemon
@@ -15,11 +15,18 @@ stop() {
             rm -f "$folder/$daemon.pid"
         fi
     done
+    if [ -L "$conf" ]; then
+        rm "$conf"
+    fi
 }
 
 start() {
     command -v slurmctld >/dev/null || apt-get install --yes --no-install-recommends slurm-wlm munge
     stop
+    if [ -e "$conf" ]; then
+        echo "error: this machine has a SLURM of its own: $conf is there." >&2
+        exit 2
+    fi
     rm -rf "$folder"
     mkdir -p "$folder/state" "$folder/spool"
     # A key, a socket and a process of our own beside whatever munge the machine runs.
@@ -50,10 +57,10 @@ MinJobAge=3600
 $(slurmd -C | head -1) NodeAddr=127.0.0.1 State=UNKNOWN
 PartitionName=study Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
-    slurmctld -f "$folder/slurm.conf"
-    slurmd -f "$folder/slurm.conf"
-    SLURM_CONF=$folder/slurm.conf timeout 60 bash -c 'until sinfo --noheader -o %t | grep -q idle; do sleep 1; done'
-    echo "export SLURM_CONF=$folder/slurm.conf"
+    ln -s "$folder/slurm.conf" "$conf"
+    slurmctld
+    slurmd
+    timeout 60 bash -c 'until sinfo --noheader -o %t | grep -q idle; do sleep 1; done'
 }
 
 case "${1:-}" in
