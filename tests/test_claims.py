@@ -11,8 +11,8 @@ from claimed import world
 from scipy import stats
 
 from eelib.evaluation.claims import CHAPTERS, CLAIMS, chapter6_quality
-from eelib.evaluation.claims.chapter4 import dip
 from eelib.evaluation.claims.chapter4_exits import bend
+from eelib.evaluation.claims.chapter4_layers import dip
 from eelib.evaluation.claims.chapter6_agent import late_gain
 from eelib.evaluation.claims.claim import POSITIVE, Claim, Reading, about, at_least, at_most
 from eelib.evaluation.claims.results import Results, nearest, where

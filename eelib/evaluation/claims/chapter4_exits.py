@@ -3,13 +3,11 @@
 import numpy as np
 import pandas as pd
 
-from eelib.evaluation.claims.chapter4 import PER_PROJECT, SHALLOW, THEIRS
+from eelib.evaluation.claims.chapter4_layers import SHALLOW
 from eelib.evaluation.claims.claim import NEGATIVE, POSITIVE, Claim, Load, Reading, Region, quoted, reading
-from eelib.evaluation.claims.results import Results, named, where
+from eelib.evaluation.claims.results import PER_PROJECT, PER_PROMPT, THEIRS, Results, named, where
 from eelib.evaluation.jackknife import jackknife
 from eelib.models.exits import exit_points
-
-PER_PROMPT = ("model", "language", "sample")  # what is timed is pooled over settings: few prompts each
 
 # --- longer training ---
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from eelib.evaluation.claims.chapter4 import PER_PROJECT, SHALLOW, THEIRS
+from eelib.evaluation.claims.chapter4_layers import SHALLOW
 from eelib.evaluation.claims.claim import (
     NEGATIVE,
     POSITIVE,
@@ -17,7 +17,7 @@ from eelib.evaluation.claims.claim import (
     quoted,
     reading,
 )
-from eelib.evaluation.claims.results import Results, named, nearest, where
+from eelib.evaluation.claims.results import PER_PROJECT, THEIRS, Results, named, nearest, where
 from eelib.evaluation.jackknife import jackknife
 
 PER_RECORDED = ("prompt",)  # recorded prompts do not name their project

@@ -5,8 +5,6 @@ import math
 import numpy as np
 import pandas as pd
 
-from eelib.evaluation.claims.chapter4 import PER_PROJECT, THEIRS
-from eelib.evaluation.claims.chapter4_exits import PER_PROMPT
 from eelib.evaluation.claims.chapter6_savings import agent_rows, at_threshold
 from eelib.evaluation.claims.claim import (
     NEGATIVE,
@@ -21,7 +19,7 @@ from eelib.evaluation.claims.claim import (
     reading,
     told,
 )
-from eelib.evaluation.claims.results import Results, named, where
+from eelib.evaluation.claims.results import PER_PROJECT, PER_PROMPT, THEIRS, Results, named, where
 from eelib.evaluation.jackknife import jackknife
 
 # --- overhead ---

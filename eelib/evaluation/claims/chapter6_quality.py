@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from eelib.evaluation.claims.chapter4 import PER_PROJECT, THEIRS
-from eelib.evaluation.claims.chapter6_savings import STRICTEST, agent_rows, at_threshold, rouge_change
+from eelib.evaluation.claims.chapter6_savings import STRICTEST, at_threshold
 from eelib.evaluation.claims.claim import (
     NEGATIVE,
     POSITIVE,
@@ -15,87 +14,15 @@ from eelib.evaluation.claims.claim import (
     Reading,
     Region,
     about,
-    at_least,
     at_most,
     quoted,
     reading,
 )
-from eelib.evaluation.claims.results import Results, named, nearest, where
+from eelib.evaluation.claims.results import PER_PROJECT, THEIRS, Results, named, nearest, where
 from eelib.evaluation.jackknife import jackknife
 from eelib.evaluation.metrics import corpus_metrics
 
-CLOSE = at_least(-0.05)
-
-
-def close(results: Results) -> list[Reading]:
-    found = []
-    for model, language in results.of("llama", "java"):
-        rows = agent_rows(results, model=model, language=language, context_fraction=0.2)
-        if len(rows):
-            own, near = at_threshold(rows, STRICTEST)
-            setting = named(model, language, f"T = {near:g}")
-            found.append(reading(setting, jackknife(own, rouge_change, PER_PROJECT), "project", CLOSE))
-    return found
-
-
-def close_published(load: Load) -> list[Reading]:
-    rouge = where(load("raw_ctx20"), model=THEIRS["llama"], language="java").set_index("label")["rouge_l"]
-    return [quoted("llama, java, T = 0.92", rouge["0.92"] - rouge["full"], CLOSE)]
-
-
-def larger_contexts(results: Results) -> list[Reading]:
-    found = []
-    for model, language in results.settings:
-        rows = agent_rows(results, model=model, language=language)
-        if rows.empty or rows["context_fraction"].nunique() < 2:
-            continue
-        small, large = rows["context_fraction"].min(), rows["context_fraction"].max()
-
-        def difference(own: pd.DataFrame, small: float = small, large: float = large) -> float:
-            one, other = (rouge_change(where(own, context_fraction=value)) for value in (small, large))
-            return other - one
-
-        setting = named(model, language, f"context {large:g} less {small:g}")
-        found.append(reading(setting, jackknife(rows, difference, PER_PROJECT), "project", NEGATIVE))
-    return found
-
-
-def larger_contexts_published(load: Load) -> list[Reading]:
-    found = []
-    for (model, language), own in load("savings").groupby(["model", "language"], sort=False):
-        lost = own.groupby("context_fraction")["rouge_l_lost"].mean()
-        found.append(quoted(named(model, language, "printed"), lost.iloc[0] - lost.iloc[-1], NEGATIVE))
-    return found
-
-
 SAME: Region = (-SCORE, SCORE)
-
-
-def saturates(results: Results) -> list[Reading]:
-    found = []
-    for model, language in results.of("", "python"):
-        rows = agent_rows(results, model=model, language=language, context_fraction=0.2)
-        if rows.empty:
-            continue
-        (low, at_low), (high, at_high) = at_threshold(rows, 0.9), at_threshold(rows, STRICTEST)
-        if at_high > at_low:
-
-            def change(own: pd.DataFrame, at_high: float = at_high) -> float:
-                upper = own["threshold"] == at_high
-                return own.loc[upper, "rouge_l"].mean() - own.loc[~upper, "rouge_l"].mean()
-
-            estimate = jackknife(pd.concat([low, high]), change, PER_PROJECT)
-            setting = named(model, language, f"T = {at_low:g} to {at_high:g}")
-            found.append(reading(setting, estimate, "project", SAME))
-    return found
-
-
-def saturates_published(load: Load) -> list[Reading]:
-    found = []
-    for model in THEIRS.values():
-        rouge = where(load("raw_ctx20"), model=model, language="python").set_index("label")["rouge_l"]
-        found.append(quoted(named(model, "python", "T = 0.9 to 0.92"), rouge["0.92"] - rouge["0.9"], SAME))
-    return found
 
 
 # --- scores of a corpus ---
@@ -122,7 +49,8 @@ def _syntax(results: Results, upper: float, lower: float, score: str, region: Re
     """Change of a component of CodeBLEU between two thresholds of the first agent, Llama on Java."""
     found = []
     for model, language in results.of("llama", "java"):
-        rows = where(agent_rows(results, model=model, language=language, context_fraction=0.2), seed=0)
+        place = {"model": model, "language": language, "context_fraction": 0.2}
+        rows = where(results.scored, node="agent_predictions", seed=0, **place)
         if rows.empty:
             continue
         (one, at_one), (other, at_other) = at_threshold(rows, upper), at_threshold(rows, lower)
@@ -279,25 +207,6 @@ def plain_ahead(results: Results) -> list[Reading]:
 
 
 QUALITY = [
-    Claim(
-        "close", "6.4.1", "Llama on Java stays within 5 points",
-        "On Java, context 20%, T = 0.92, Llama's scores are 1 to 5 points below the full model's.",
-        "-0.01 to -0.05", "change of ROUGE-L against the full model", "at least -0.05", "Figure 6.5, Table 6.8 (notebook 05)",
-        (4,), close, close_published, "a model of the Llama family",
-    ),
-    Claim(
-        "larger-contexts", "6.4.1, 7.1", "Larger contexts lose more",
-        "Early exit loses more against the full model where the context is larger.",
-        "up to 0.1 at 60% (OPT)", "change of ROUGE-L at the largest context less that at the smallest, over all thresholds",
-        "below 0", "Figures 6.5 to 6.8 (notebook 05)", (1, 4), larger_contexts, larger_contexts_published,
-        "two contexts",
-    ),
-    Claim(
-        "saturates", "6.4.2", "On Python quality saturates at T = 0.9",
-        "On Python, context 20%, completions do not get better above T = 0.9.",
-        "nearly unchanged", "change of ROUGE-L from T = 0.9 to 0.92", "within 0.02", "Tables 6.9, 6.10 (notebook 05)", (1, 4),
-        saturates, saturates_published, "two thresholds from 0.9 on",
-    ),
     Claim(
         "syntax-level", "6.4.1", "Syntax stays level, data flow dips",
         "On Java, context 20%, Llama's syntax match plateaus at high thresholds, and its data-flow match dips between low and high ones.",

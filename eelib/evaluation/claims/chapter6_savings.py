@@ -5,15 +5,9 @@ the full model *with* its cache: the layers that run, the filling of the cache, 
 full model's token. One claim keeps the thesis's own comparison.
 """
 
-import itertools
-
 import pandas as pd
 
-from eelib.evaluation.claims.chapter4 import PER_LANGUAGE, PER_PROJECT, THEIRS
-from eelib.evaluation.claims.chapter4_exits import PER_PROMPT
 from eelib.evaluation.claims.claim import (
-    NEGATIVE,
-    POSITIVE,
     SAVED,
     SCORE,
     SHARE,
@@ -26,19 +20,30 @@ from eelib.evaluation.claims.claim import (
     quoted,
     reading,
 )
-from eelib.evaluation.claims.results import Results, named, nearest, where
+from eelib.evaluation.claims.results import (
+    PER_LANGUAGE,
+    PER_PROJECT,
+    PER_PROMPT,
+    THEIRS,
+    Results,
+    named,
+    nearest,
+    where,
+)
 from eelib.evaluation.jackknife import jackknife
 
 SAMPLE = ["model", "language", "context_fraction", "sample"]
+MEASURED = ["project", "threshold", "seed", "rouge_l", "mean_layers", "count", "cost", "decisions", "flops"]
 STRICTEST = 0.92  # the highest threshold of the thesis's tables
 
 
 def agent_rows(results: Results, **wanted: object) -> pd.DataFrame:
-    """Completions of all agents beside the full model's of the same sample: `rouge_l_full`, `flops_full`."""
+    """Scores of all agents' completions beside the full model's of the same sample: `rouge_l_full`, `flops_full`."""
     agents = where(results.scored, node="agent_predictions", **wanted)
     full = where(results.scored, node="full_predictions", kind="aggregated", **wanted)
     if agents.empty:
         return agents
+    agents = agents[[*SAMPLE, *MEASURED]]
     return agents.merge(
         full[[*SAMPLE, "rouge_l", "flops"]], on=SAMPLE, suffixes=("", "_full"), validate="many_to_one"
     )
@@ -187,69 +192,6 @@ def throughput_published(load: Load) -> list[Reading]:
     return [quoted("llama, java, T = 0.92, both uncached", rate["0.92"] / rate["full"], FASTER)]
 
 
-# --- what moves it ---
-
-NOT_WORSE = at_least(0.0, SCORE)
-
-
-def monotone(results: Results) -> list[Reading]:
-    found = []
-    for model, language in results.settings:
-        rows = agent_rows(results, model=model, language=language)
-        if rows.empty:
-            continue
-        thresholds = sorted(rows["threshold"].unique())
-        for low, high in itertools.pairwise(thresholds):
-            pair = where(rows, threshold=[low, high])
-            for name, column, region in (
-                ("layers", "mean_layers", POSITIVE),
-                ("ROUGE-L", "rouge_l", NOT_WORSE),
-            ):
-
-                def change(own: pd.DataFrame, high: float = high, column: str = column) -> float:
-                    upper = own["threshold"] == high
-                    return own.loc[upper, column].mean() - own.loc[~upper, column].mean()
-
-                setting = named(model, language, f"T = {low:g} to {high:g}", name)
-                found.append(reading(setting, jackknife(pair, change, PER_PROJECT), "project", region))
-    return found
-
-
-def monotone_published(load: Load) -> list[Reading]:
-    found = []
-    raw = load("raw_ctx20").dropna(subset="threshold")
-    for (model, language), own in raw.groupby(["model", "language"], sort=False):
-        steps = own.sort_values("threshold")[["mean_layers", "rouge_l"]].diff().iloc[1:].min()
-        found.append(quoted(named(model, language, "least step, layers"), steps["mean_layers"], POSITIVE))
-        found.append(quoted(named(model, language, "least step, ROUGE-L"), steps["rouge_l"], NOT_WORSE))
-    return found
-
-
-def python_leaves_earlier(results: Results) -> list[Reading]:
-    found = []
-    for model in results.models():
-        rows = agent_rows(results, model=model)
-        if len(rows) and rows["language"].nunique() == 2:
-
-            def difference(own: pd.DataFrame) -> float:
-                means = own.groupby("language")["mean_layers"].mean()
-                return means["python"] - means["java"]
-
-            estimate = jackknife(rows, difference, PER_LANGUAGE, "language")
-            found.append(reading(f"{model}, Python less Java", estimate, "project", NEGATIVE))
-    return found
-
-
-def python_leaves_earlier_published(load: Load) -> list[Reading]:
-    raw = load("raw_ctx20")
-    raw = raw[raw["threshold"] <= STRICTEST]  # at 0.94 one corpus never exits
-    means = raw.groupby(["model", "language"], sort=False)["mean_layers"].mean().unstack()
-    return [
-        quoted(f"{model}, Python less Java", own["python"] - own["java"], NEGATIVE)
-        for model, own in means.iterrows()
-    ]
-
-
 SAVINGS = [
     Claim(
         "llama-java-saves", "6.4.1", "Llama on Java saves 23, 32, 50%",
@@ -292,19 +234,5 @@ SAVINGS = [
         "13 to 18, both sides uncached", "ratio of tokens a second to the full model's, both with a cache",
         f"at least {18 / 13:.2f}, less 0.10", "Figure 6.5 (notebook 05), table_kv_propagation (notebook 07)", (4,), throughput,
         throughput_published, "timed completions with a cache",
-    ),
-    Claim(
-        "monotone", "5.3, 6.4", "The threshold trades depth for quality",
-        "A higher threshold runs more layers and gives no worse completions.",
-        "monotonous", "change of mean layers and of ROUGE-L from each threshold to the next",
-        "layers above 0; ROUGE-L at least -0.02", "Figures 6.5 to 6.11 (notebook 05)", (1, 3, 4), monotone, monotone_published,
-        "agents at several thresholds",
-    ),
-    Claim(
-        "python-leaves-earlier", "6.4.2", "Python leaves earlier than Java",
-        "At the same thresholds tokens leave at lower layers on Python than on Java.",
-        "on average lower", "difference of mean layers over all thresholds and contexts", "below 0",
-        "Tables 6.7 to 6.10 (notebook 05)", (1,), python_leaves_earlier, python_leaves_earlier_published,
-        "both languages",
     ),
 ]  # fmt: skip

@@ -17,6 +17,11 @@ SCORED = (
     "epoch_predictions",
 )
 Setting = tuple[str, str]  # model and language
+THEIRS = {"llama": "llama-3.2-3b", "opt": "opt-2.7b"}  # the thesis's models
+# What is left out in turn.
+PER_PROJECT = ("project",)
+PER_LANGUAGE = ("language", "project")
+PER_PROMPT = ("model", "language", "sample")  # what is timed is pooled over settings: few prompts each
 
 
 @dataclass(frozen=True)

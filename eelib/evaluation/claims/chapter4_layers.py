@@ -1,4 +1,4 @@
-"""Chapters 1 and 4: the corpora, and what each layer of a fine-tuned model can say."""
+"""Sections 1.1 and 4.4.1: what each layer of a fine-tuned model can say."""
 
 import numpy as np
 import pandas as pd
@@ -17,67 +17,16 @@ from eelib.evaluation.claims.claim import (
     quoted,
     reading,
 )
-from eelib.evaluation.claims.results import Results, named, where
+from eelib.evaluation.claims.results import PER_LANGUAGE, PER_PROJECT, THEIRS, Results, named, where
 from eelib.evaluation.jackknife import jackknife
 from eelib.models.exits import exit_points
 
 SHALLOW, MIDDLE = 6, 14  # layers the thesis speaks of
 UNTRAINED = 12  # layers in which the base model says nothing
-THEIRS = {"llama": "llama-3.2-3b", "opt": "opt-2.7b"}
-PER_PROJECT = ("project",)
-PER_LANGUAGE = ("language", "project")
 
 
 def _mean(column: str):
     return lambda rows: rows[column].mean()
-
-
-# --- the corpora (4.2) ---
-
-
-def long_java_files(results: Results) -> list[Reading]:
-    files = where(results["files"], language="java") if results.hub else pd.DataFrame()
-    if files.empty:
-        return []
-    long = jackknife(files.assign(long=files["tokens"] > 5000), _mean("long"), PER_PROJECT)
-    longest = float(files["tokens"].max())
-    return [
-        reading("Java, more than 5000 tokens", long, "project", about(0.0235, 0.00005), share=True),
-        Reading("Java, the longest", longest, 0.0, 1.0, "all files", about(264969, 0.5)),
-    ]
-
-
-def short_files(results: Results) -> list[Reading]:
-    found = []
-    for language, tokens in {"java": 1000, "python": 2000}.items():
-        files = where(results["files"], language=language)
-        if len(files):
-            short = jackknife(files.assign(short=files["tokens"] < tokens), _mean("short"), PER_PROJECT)
-            found.append(
-                reading(
-                    f"{language.capitalize()}, under {tokens}", short, "project", (0.5, np.inf), share=True
-                )
-            )
-    return found
-
-
-def imports(results: Results) -> list[Reading]:
-    files = results["files"]
-    if files.empty or files["language"].nunique() < 2:
-        return []
-
-    def difference(rows: pd.DataFrame) -> float:
-        means = rows.groupby("language")["share"].mean()
-        return means["java"] - means["python"]
-
-    return [
-        reading(
-            "Java less Python", jackknife(files, difference, PER_LANGUAGE, "language"), "project", POSITIVE
-        )
-    ]
-
-
-# --- layers (1.1, 4.4.1) ---
 
 
 def _layers(results: Results, model: str, language: str, kind: str, layers: int | list[int]) -> pd.DataFrame:
@@ -290,27 +239,6 @@ def below_base_published(load: Load) -> list[Reading]:
     return [quoted("Llama, Java, last layer", tuned - base, BELOW_BASE)]
 
 
-CORPORA = [
-    Claim(
-        "long-java-files", "4.2.1", "A few Java files are very long",
-        "2.35% of JavaCorpus's files are longer than 5000 tokens; the longest has 264,969.",
-        "2.35%; 264,969", "share of files, tokens", "the printed digits",
-        "Figure 4.2 (notebook 01)", (1,), long_java_files,
-        needs="CodeXGLUE's JavaCorpus from the hub (paper profile)",
-    ),
-    Claim(
-        "short-files", "4.2", "Most files are short",
-        "Most Java files have fewer than 1000 tokens, and most Python files fewer than 2000.",
-        "most", "share of files below", "above a half", "Figures 4.2, 4.4a (notebook 01)", (1,), short_files,
-        needs="corpora in both languages",
-    ),
-    Claim(
-        "imports", "4.2.2", "Java files hold more imports",
-        "Import and package statements are a larger share of Java files than of Python files.",
-        "much fewer in Python", "difference of the mean shares", "above 0",
-        "Figures 4.3b, 4.4b (notebook 01)", (1,), imports, needs="corpora in both languages",
-    ),
-]  # fmt: skip
 LAYERS = [
     Claim(
         "example", "1.1, Fig. 1.1", "Layer 14 says all, layer 4 most",
