@@ -16,7 +16,7 @@ from eelib.evaluation.claims.chapter4_layers import dip
 from eelib.evaluation.claims.chapter6_agent import late_gain
 from eelib.evaluation.claims.claim import POSITIVE, Claim, Reading, about, at_least, at_most
 from eelib.evaluation.claims.results import Results, nearest, where
-from eelib.evaluation.claims.verdicts import FAILS, HOLDS, OPEN, UNMEASURED, chances, holm, ledger
+from eelib.evaluation.claims.verdicts import FAILS, HOLDS, OPEN, UNMEASURED, chances, holm, least_sure, ledger
 from eelib.evaluation.jackknife import jackknife
 from eelib.evaluation.metrics import corpus_metrics
 from eelib.report.ledger import published
@@ -81,18 +81,15 @@ def test_without_a_known_spread_nothing_is_told():
     assert found.inside == found.outside == 1.0 and math.isnan(found.detectable(0.05))
 
 
-def test_a_share_that_never_varied_is_not_certain():
-    found = Reading("s", 0.0, 0.0, 9, "10 projects", at_most(0.2), share=True)
+def test_a_number_that_never_varied_is_not_certain():
+    found = Reading("s", 0.0, 0.0, 9, "10 projects", at_most(0.2))
     assert found.inside == pytest.approx(
         0.8**10
     )  # had a fifth of projects one, ten of ten would lack it so often
-    assert found.interval == (0.0, pytest.approx(1 - 0.025**0.1))
-    assert Reading("s", 1.0, 0.0, 9, "10 projects", at_least(0.8), share=True).inside == pytest.approx(
-        0.8**10
-    )
-    assert (
-        Reading("s", 0.0, 0.0, 9, "10 projects", at_most(0.2)).inside == 0.0
-    )  # an equal difference everywhere
+    assert found.interval == pytest.approx((0.025**0.1 - 1, 1 - 0.025**0.1))
+    assert found.detectable(0.05) == pytest.approx(1 - 0.05**0.1)
+    assert Reading("s", 1.0, 0.0, 9, "10 projects", at_least(0.8)).inside == pytest.approx(0.8**10)
+    assert Reading("s", 3.0, 0.0, math.inf, "all files", at_least(2.0)).inside == 0.0  # counted, not sampled
 
 
 def test_regions():
@@ -146,6 +143,7 @@ def test_a_ledger_by_hand():
     assert by.loc["open", "theirs"] == FAILS and by.loc["sure", "theirs"] == ""
     t = stats.t(10)
     assert by.loc["open", "detectable"] == pytest.approx((t.ppf(1 - 0.05 / 2 / 3) + t.ppf(0.8)) * 0.1)
+    assert least_sure(readings["reading"].tolist()).value == -1.0
     assert len(readings) == 4 and math.isnan(by.loc["unmeasured", "p"])
 
 
@@ -228,7 +226,8 @@ def score_of(rows: pd.DataFrame, language: str, score: str) -> float:
         "codebleu_syntax": min(threshold, 0.9) / 2,
         "codebleu_dataflow": 0.5 if threshold == 0.9 else 0.6,
     }
-    wobble = 0.001 * np.sin(sum(map(int, rows["project"].str[1:]))) * (1 + (cache == "none"))
+    sides = 10 * (0 if math.isnan(threshold) else threshold) + len(str(kind)) + len(cache)
+    wobble = 0.001 * np.sin(sides * sum(map(int, rows["project"].str[1:])))
     return values[score] + wobble
 
 

@@ -22,6 +22,7 @@ EXHIBITS = {
     "06": ["fig_6_12", "fig_6_13"],
     "07": ["fig_6_14", "fig_6_15"],
     "09": ["fig_deployment_thresholds", "table_deployment_typing"],
+    "11": ["fig_ledger", "table_ledger"],
     "12": ["table_contradictions", "table_contradictions_of_conclusions", "fig_contradictions"],
 }
 

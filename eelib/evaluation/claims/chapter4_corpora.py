@@ -19,8 +19,8 @@ def long_java_files(results: Results) -> list[Reading]:
     long = jackknife(files.assign(long=files["tokens"] > 5000), _mean("long"), PER_PROJECT)
     longest = float(files["tokens"].max())
     return [
-        reading("Java, more than 5000 tokens", long, "project", about(0.0235, 0.00005), share=True),
-        Reading("Java, the longest", longest, 0.0, 1.0, "all files", about(264969, 0.5)),
+        reading("Java, more than 5000 tokens", long, "project", about(0.0235, 0.00005)),
+        Reading("Java, the longest", longest, 0.0, np.inf, "all files", about(264969, 0.5)),
     ]
 
 
@@ -30,11 +30,7 @@ def short_files(results: Results) -> list[Reading]:
         files = where(results["files"], language=language)
         if len(files):
             short = jackknife(files.assign(short=files["tokens"] < tokens), _mean("short"), PER_PROJECT)
-            found.append(
-                reading(
-                    f"{language.capitalize()}, under {tokens}", short, "project", (0.5, np.inf), share=True
-                )
-            )
+            found.append(reading(f"{language.capitalize()}, under {tokens}", short, "project", (0.5, np.inf)))
     return found
 
 

@@ -62,7 +62,10 @@ def example(results: Results) -> list[Reading]:
 
 def example_published(load: Load) -> list[Reading]:
     rows = {layer: _published_layers(load, "llama", "java", "aggregated", layer) for layer in EXAMPLE}
-    return [quoted(f"layer {n}", rows[n]["agreement"].iloc[0], region) for n, region in EXAMPLE.items()]
+    return [
+        quoted(named(THEIRS["llama"], "java", f"layer {n}"), rows[n]["agreement"].iloc[0], region)
+        for n, region in EXAMPLE.items()
+    ]
 
 
 BASE_SILENT = at_most(0.0, 0.05)
@@ -81,7 +84,10 @@ def base_silent(results: Results) -> list[Reading]:
 def base_silent_published(load: Load) -> list[Reading]:
     layers = list(range(1, UNTRAINED + 1))
     rows = {name: _published_layers(load, "llama", name, "base", layers) for name in ("java", "python")}
-    return [quoted(named("Llama", name), own["accuracy"].mean(), BASE_SILENT) for name, own in rows.items()]
+    return [
+        quoted(named(THEIRS["llama"], name), own["accuracy"].mean(), BASE_SILENT)
+        for name, own in rows.items()
+    ]
 
 
 AT_SIX = {"java": about(0.6), "python": about(0.7)}
@@ -97,7 +103,9 @@ def layer_six(results: Results) -> list[Reading]:
 
 def layer_six_published(load: Load) -> list[Reading]:
     rows = {name: _published_layers(load, "llama", name, "aggregated", SHALLOW) for name in AT_SIX}
-    return [quoted(named("Llama", name), rows[name]["accuracy"].iloc[0], AT_SIX[name]) for name in AT_SIX]
+    return [
+        quoted(named(THEIRS["llama"], name), rows[name]["accuracy"].iloc[0], AT_SIX[name]) for name in AT_SIX
+    ]
 
 
 LAST_ADDS: Region = (0.10 - 0.05, 0.15 + 0.05)
@@ -127,7 +135,7 @@ def last_adds_published(load: Load) -> list[Reading]:
         by = _published_layers(load, "llama", name, "aggregated", [SHALLOW, 28]).set_index("layer")[
             "accuracy"
         ]
-        found.append(quoted(named("Llama", name), by[28] - by[SHALLOW], LAST_ADDS))
+        found.append(quoted(named(THEIRS["llama"], name), by[28] - by[SHALLOW], LAST_ADDS))
     return found
 
 
@@ -214,7 +222,7 @@ def python_earlier_published(load: Load) -> list[Reading]:
         _published_layers(load, "llama", name, "aggregated", SHALLOW)["accuracy"].iloc[0]
         for name in ("java", "python")
     )
-    return [quoted("Llama, Python less Java", python - java, POSITIVE)]
+    return [quoted("llama-3.2-3b, Python less Java", python - java, POSITIVE)]
 
 
 BELOW_BASE: Region = (-0.05, 0.0)
@@ -236,7 +244,7 @@ def below_base_published(load: Load) -> list[Reading]:
         _published_layers(load, "llama", "java", kind, 28)["accuracy"].iloc[0]
         for kind in ("aggregated", "base")
     )
-    return [quoted("Llama, Java, last layer", tuned - base, BELOW_BASE)]
+    return [quoted("llama-3.2-3b, Java, last layer", tuned - base, BELOW_BASE)]
 
 
 LAYERS = [

@@ -38,7 +38,7 @@ def _optimal_within(
             if len(rows):
                 rows = rows.assign(within=rows["layer"] <= layers)
                 estimate = jackknife(rows, lambda own: own["within"].mean(), PER_RECORDED)
-                found.append(reading(named(model, corpus), estimate, "recorded prompt", region, share=True))
+                found.append(reading(named(model, corpus), estimate, "recorded prompt", region))
     return found
 
 
@@ -159,7 +159,7 @@ def _exits_right(results: Results, language: str, threshold: float, region: Regi
     if rows.empty:
         return []
     estimate = jackknife(rows, _right, PER_PROJECT)
-    return [reading(named(model, language, f"T = {near:g}"), estimate, "project", region, share=True)]
+    return [reading(named(model, language, f"T = {near:g}"), estimate, "project", region)]
 
 
 def java_exits_right(results: Results) -> list[Reading]:
@@ -177,12 +177,12 @@ def first_or_last(results: Results) -> list[Reading]:
     ends = {4, int(rows["last"].max())}
     rows = rows.assign(at_ends=[sum(layer in ends for layer in layers) for layers in rows["exit_layers"]])
     estimate = jackknife(rows, lambda own: own["at_ends"].sum() / own["count"].sum(), PER_PROJECT)
-    return [reading(f"{model}, Python, T = {near:g}", estimate, "project", HALF, share=True)]
+    return [reading(f"{model}, Python, T = {near:g}", estimate, "project", HALF)]
 
 
 def first_or_last_published(load: Load) -> list[Reading]:
     rows = where(load("exit_layers"), model=THEIRS["llama"], language="python", threshold=0.94)
-    return [quoted("Llama, Python, T = 0.94", rows["layer"].isin([4, 28]).mean(), HALF)]
+    return [quoted("llama-3.2-3b, Python, T = 0.94", rows["layer"].isin([4, 28]).mean(), HALF)]
 
 
 AGENT = [

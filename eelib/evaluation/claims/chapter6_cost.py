@@ -50,7 +50,7 @@ def overhead_time(results: Results) -> list[Reading]:
 
 def overhead_published(load: Load) -> list[Reading]:
     rows = where(load("overhead"), model=THEIRS["llama"], language="python")
-    return [quoted("llama, python, energy, the highest", rows["of_full_energy"].max(), EIGHT)]
+    return [quoted("llama-3.2-3b, Python, energy, the highest", rows["of_full_energy"].max(), EIGHT)]
 
 
 def overhead_contexts(results: Results) -> list[Reading]:

@@ -73,8 +73,8 @@ def syntax_level_published(load: Load) -> list[Reading]:
     by = where(load("raw_ctx20"), model=THEIRS["llama"], language="java").set_index("label")
     syntax, flow = by["codebleu_syntax"], by["codebleu_dataflow"]
     return [
-        quoted("llama, java, T = 0.9 to 0.92, syntax", syntax["0.92"] - syntax["0.9"], SAME),
-        quoted("llama, java, T = 0.6 to 0.9, data flow", flow["0.9"] - flow["0.6"], NEGATIVE),
+        quoted("llama-3.2-3b, Java, T = 0.9 to 0.92, syntax", syntax["0.92"] - syntax["0.9"], SAME),
+        quoted("llama-3.2-3b, Java, T = 0.6 to 0.9, data flow", flow["0.9"] - flow["0.6"], NEGATIVE),
     ]
 
 
@@ -148,7 +148,7 @@ def exact_match(results: Results) -> list[Reading]:
         reading(
             named(model, language, f"context {context:g}"),
             jackknife(own, lambda part: part["exact_match"].mean(), PER_PROJECT),
-            "project", LOW, share=True,
+            "project", LOW,
         )
         for (model, language, context), own in groups
     ]  # fmt: skip
@@ -197,7 +197,7 @@ def base_ahead(results: Results) -> list[Reading]:
 def base_ahead_published(load: Load) -> list[Reading]:
     by = where(load("raw_ctx20"), model=THEIRS["llama"], language="java").set_index("label")
     return [
-        quoted(f"llama, java, {s}", by.loc["base", s] - by.loc["full", s], region)
+        quoted(f"llama-3.2-3b, Java, {s}", by.loc["base", s] - by.loc["full", s], region)
         for s, region in BASE_AHEAD.items()
     ]
 

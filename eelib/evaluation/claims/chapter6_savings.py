@@ -79,7 +79,11 @@ def _saved_at(results: Results, family: str, language: str, regions: dict[float,
 def _saved_published(load: Load, family: str, language: str, regions: dict[float, Region]) -> list[Reading]:
     rows = where(load("raw_ctx20"), model=THEIRS[family], language=language).set_index("label")["energy_wh"]
     return [
-        quoted(f"{family}, {language}, T = {T:g}, both uncached", 1 - rows[f"{T:g}"] / rows["full"], region)
+        quoted(
+            named(THEIRS[family], language, f"T = {T:g}", "both uncached"),
+            1 - rows[f"{T:g}"] / rows["full"],
+            region,
+        )
         for T, region in regions.items()
     ]
 
@@ -168,7 +172,7 @@ def opt_java_equals(results: Results) -> list[Reading]:
 
 def opt_java_equals_published(load: Load) -> list[Reading]:
     rouge = where(load("raw_ctx20"), model=THEIRS["opt"], language="java").set_index("label")["rouge_l"]
-    quality = quoted("opt, java, T = 0.92, ROUGE-L", rouge["0.92"] - rouge["full"], EQUAL)
+    quality = quoted("opt-2.7b, Java, T = 0.92, ROUGE-L", rouge["0.92"] - rouge["full"], EQUAL)
     return [*_saved_published(load, "opt", "java", OPT_SAVES), quality]
 
 
@@ -189,7 +193,7 @@ def throughput(results: Results) -> list[Reading]:
 
 def throughput_published(load: Load) -> list[Reading]:
     rate = where(load("raw_ctx20"), model=THEIRS["llama"], language="java").set_index("label")["throughput"]
-    return [quoted("llama, java, T = 0.92, both uncached", rate["0.92"] / rate["full"], FASTER)]
+    return [quoted("llama-3.2-3b, Java, T = 0.92, both uncached", rate["0.92"] / rate["full"], FASTER)]
 
 
 SAVINGS = [

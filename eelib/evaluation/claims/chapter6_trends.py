@@ -97,7 +97,7 @@ def close(results: Results) -> list[Reading]:
 
 def close_published(load: Load) -> list[Reading]:
     rouge = where(load("raw_ctx20"), model=THEIRS["llama"], language="java").set_index("label")["rouge_l"]
-    return [quoted("llama, java, T = 0.92", rouge["0.92"] - rouge["full"], CLOSE)]
+    return [quoted("llama-3.2-3b, Java, T = 0.92", rouge["0.92"] - rouge["full"], CLOSE)]
 
 
 def larger_contexts(results: Results) -> list[Reading]:

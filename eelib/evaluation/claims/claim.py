@@ -46,11 +46,11 @@ class Reading:
     Attributes
     ----------
     setting: which one, such as "smollm2-135m, Java, T = 0.9".
-    error: its standard error; NaN where none is known. 0 where leaving out any unit changes nothing.
+    error: its standard error; NaN where none is known. 0 where leaving out any unit changes nothing, which is not certainty: were
+        the number another by d, it being a share or a score, at least d of the units would have to differ.
     freedom: degrees of freedom of the error.
     unit: what was left out in turn, with its number, such as "14 projects".
     region: where the number has to lie.
-    share: a share of yes and no, for which an error of 0 is not certainty.
     """
 
     setting: str
@@ -59,14 +59,12 @@ class Reading:
     freedom: float
     unit: str
     region: Region
-    share: bool = False
 
     @property
     def interval(self) -> tuple[float, float]:
         """The 95% interval, of this number alone."""
         if self._unvaried:
-            limit = 1 - 0.025 ** (1 / (self.freedom + 1))
-            return (0.0, limit) if self.value == 0 else (1 - limit, 1.0)
+            return self.value - self._differing(0.025), self.value + self._differing(0.025)
         half = self._quantile(0.975) * self.error
         return self.value - half, self.value + half
 
@@ -86,7 +84,7 @@ class Reading:
     def detectable(self, level: float, power: float = 0.8) -> float:
         """How far from an edge of the region the number would have to lie to be told, at a level, with some power."""
         if self._unvaried:
-            return 1 - level ** (1 / (self.freedom + 1))
+            return self._differing(level)
         return (self._quantile(1 - level) + self._quantile(power)) * self.error
 
     @property
@@ -102,7 +100,11 @@ class Reading:
 
     @property
     def _unvaried(self) -> bool:
-        return self.share and self.error == 0 and self.value in (0.0, 1.0)
+        return self.error == 0 and math.isfinite(self.freedom)
+
+    def _differing(self, chance: float) -> float:
+        """Share of all units that may differ, though none of these did, but for a chance."""
+        return 1 - chance ** (1 / (self.freedom + 1))
 
     def _quantile(self, p: float) -> float:
         if math.isnan(self.error) or self.freedom <= 0:
@@ -116,7 +118,7 @@ class Reading:
         if distance == -math.inf or math.isnan(self.error) or math.isnan(distance):
             return 1.0
         if self._unvaried:
-            # All of n units say the same: were the edge true, each would with probability 1 - distance.
+            # All of n units say the same: were the edge true, each would with probability 1 - distance at most.
             return float((1 - min(distance, 1.0)) ** (self.freedom + 1)) if distance > 0 else 1.0
         if self.error == 0:
             return 0.0 if distance > 0 else 1.0
@@ -126,7 +128,7 @@ class Reading:
 def reading(setting: str, estimate: Estimate, unit: str, region: Region, share: bool = False) -> Reading:
     """A reading of an estimate by the jackknife; `unit` in the singular."""
     named = f"{estimate.units} {unit}{'' if estimate.units == 1 else 's'}"
-    return Reading(setting, estimate.value, estimate.error, estimate.freedom, named, region, share)
+    return Reading(setting, estimate.value, estimate.error, estimate.freedom, named, region)
 
 
 def told(

@@ -93,16 +93,13 @@ class Results:
             int(sum(np.asarray(agrees, bool) & left)) if len(agrees) else np.nan
             for agrees, left in zip(rows["agrees"], early, strict=True)
         ]
-        layers = list(zip(rows["model"], rows["exit_layers"], strict=True))
-        rows["cost"] = [
-            sum(self.prices[model][layer] for layer in exits) if model in self.prices else np.nan
-            for model, exits in layers
-        ]
+        # Layers that are no exit points, which only fixed exits leave at, have no price.
+        priced = [self.prices.get(model, {}) for model in rows["model"]]
+        exits = list(zip(priced, rows["exit_layers"], strict=True))
+        rows["cost"] = [sum(prices.get(layer, np.nan) for layer in layers) for prices, layers in exits]
         rows["decisions"] = [
-            sum(point <= layer for layer in exits for point in sorted(self.prices[model])[:-1])
-            if model in self.prices
-            else np.nan
-            for model, exits in layers
+            sum(point <= layer for layer in layers for point in sorted(prices)[:-1])
+            for prices, layers in exits
         ]
         return rows
 

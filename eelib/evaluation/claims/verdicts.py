@@ -50,6 +50,11 @@ def chances(readings: list[Reading]) -> tuple[float, float]:
     return holding, failing
 
 
+def least_sure(readings: list[Reading]) -> Reading:
+    """The reading that keeps a claim from holding, or is nearest to it."""
+    return max(readings, key=lambda found: found.inside)
+
+
 def holm(chances: pd.Series) -> pd.Series:
     """p-values adjusted for their number, step by step from the smallest (Holm 1979)."""
     ordered = chances.sort_values()
@@ -61,8 +66,8 @@ def ledger(claims: Mapping[str, Claim], results: Results, load: Load) -> tuple[p
     """The ledger and its readings (`readings_frame`).
 
     The ledger has one row a claim: `key`, `verdict`, `p` (two directions, adjusted by Holm over the claims measured; NaN where nothing is),
-    `detectable` (how far from the edge of its region a number would have to lie to be told with a power of 0.8, whatever the other claims
-    say; of the least sure reading), `theirs` (what the authors' numbers say, "holds" or "does not hold", without an interval, or empty) and
+    `detectable` (how far within its region the least sure number would have to lie to be told with a power of 0.8, whatever the other
+    claims say), `theirs` (what the authors' numbers say, "holds" or "does not hold", without an interval, or empty) and
     `their_numbers`.
     """
     readings = readings_frame(claims, results)
@@ -77,9 +82,12 @@ def ledger(claims: Mapping[str, Claim], results: Results, load: Load) -> tuple[p
             told = both.loc[key, "holding"] < both.loc[key, "failing"]
             row["verdict"] = OPEN if row["p"] > LEVEL else HOLDS if told else FAILS
             level = LEVEL / 2 / len(by)
-            # max() would let a NaN pass or not by its place.
-            row["detectable"] = pd.Series([found.detectable(level) for found in by[key]]).max(skipna=False)
-        theirs = claim.published(load) if claim.published else []
+            row["detectable"] = least_sure(by[key]).detectable(level)
+        theirs = [
+            found
+            for found in (claim.published(load) if claim.published else [])
+            if found.value == found.value
+        ]
         row["theirs"] = _point_verdict(theirs)
         row["their_numbers"] = "; ".join(f"{found.value:.3g} ({found.setting})" for found in theirs)
         rows.append(row)
