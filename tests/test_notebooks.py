@@ -72,7 +72,7 @@ def test_every_notebook_writes_its_exhibits(first_run):
 def test_a_second_run_recomputes_nothing_and_changes_no_byte(first_run):
     run = command("--profile", "ci")
     assert run.returncode == 0
-    assert run.stdout.count(": up to date") == 9
+    assert run.stdout.count(": up to date") == 10
     assert written() == first_run
 
 
