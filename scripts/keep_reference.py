@@ -3,7 +3,7 @@
     .venv/bin/python scripts/keep_reference.py laptop
 
 Writes a page a notebook, its text, figures, tables and computed sentences without its code, the page that lists them, and the tidy
-datasets in compressed parquet. What was kept before of that profile is replaced. The laptop profile's findings also go into README.md,
+datasets in compressed parquet, and the hashes of all of it. What was kept before of that profile is replaced. The laptop profile's findings also go into README.md,
 between two markers.
 """
 
@@ -22,7 +22,9 @@ from eelib import paths
 from eelib.errors import InputError
 from eelib.report.findings import findings
 from eelib.study.datasets import DATASETS
+from eelib.study.exhibits import hashes_of
 from eelib.study.store import RECORD
+from eelib.study.verify.check import MANIFEST
 
 HEADER = """# What the {profile} profile found
 
@@ -86,6 +88,7 @@ def keep(profile: str, results: Path, target: Path) -> None:
     commits = {json.loads(path.read_text())["commit"] for path in (results / "stages").rglob(RECORD)}
     header = HEADER.format(profile=profile, found=found(target), commits=", ".join(sorted(commits)))
     (target / "README.md").write_text(header + "\n".join(lines) + "\n")
+    (target / MANIFEST).write_text(json.dumps(hashes_of(target, leave_out=(MANIFEST,)), indent=1) + "\n")
 
 
 def found(reference: Path) -> str:

@@ -171,8 +171,8 @@ DATASETS: dict[str, dict[str, Column]] = {
 }  # fmt: skip
 
 
-def write_rows(rows: pd.DataFrame, node: str, dataset: str, path: Path) -> None:
-    """Write a node's rows as a part of a dataset. A column that the dataset does not declare gives ValueError."""
+def as_part(rows: pd.DataFrame, node: str, dataset: str) -> pa.Table:
+    """A node's rows as a part of a dataset. A column that the dataset does not declare gives ValueError."""
     columns = DATASETS[dataset]
     rows = rows.assign(node=node)
     if unknown := set(rows) - set(columns):
@@ -182,8 +182,13 @@ def write_rows(rows: pd.DataFrame, node: str, dataset: str, path: Path) -> None:
         pa.array(rows[name], kind, from_pandas=True) if name in rows else pa.nulls(len(rows), kind)
         for name, (kind, _) in columns.items()
     ]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def write_rows(rows: pd.DataFrame, node: str, dataset: str, path: Path) -> None:
+    """Write a node's rows as a part of a dataset, whole or not at all."""
     partial = path.with_suffix(".tmp")
-    parquet.write_table(pa.Table.from_arrays(arrays, schema=schema), partial)
+    parquet.write_table(as_part(rows, node, dataset), partial)
     partial.replace(path)
 
 

@@ -149,6 +149,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="run the nodes by executors/NAME/config.yaml, e.g. slurm, instead of on this machine",
     )
     parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="check what the profile's run left and what is kept of it in reference/; writes nothing",
+    )
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="hold the profile's run against what is kept of it in reference/",
+    )
+    parser.add_argument(
         "--no-venv", action="store_true", help="use the active environment (read by run_all.sh itself)"
     )
     return parser.parse_args(arguments)
@@ -172,6 +182,10 @@ def run(args: argparse.Namespace) -> None:
     if args.graph:
         print(described())
         return
+    if args.verify or args.compare:
+        from eelib.study.verify import main as verifying
+
+        sys.exit(verifying.run(args))
     settings = shlex.join(args.settings)
     profile = load_profile(args.profile, parse_settings(settings))
     variant = variant_name(profile.name, parse_settings(settings))

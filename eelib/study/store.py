@@ -19,6 +19,7 @@ from typing import Any
 
 from eelib.errors import InputError
 from eelib.provenance import commit, machine
+from eelib.study.exhibits import hashes_of
 
 RECORD = "stage.json"
 
@@ -91,6 +92,7 @@ def make(stage: Stage, root: Path, function: Callable[[Path], None], force: bool
             "config": stage.config,
             "inputs": stage.inputs,
             "code": stage.code,
+            "files": hashes_of(partial),
             "commit": commit(),
             "seconds": round(time.perf_counter() - started, 1),
         } | machine()

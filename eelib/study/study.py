@@ -21,6 +21,7 @@ from eelib.report.figures import save_figure
 from eelib.report.tables import save_table, shown
 from eelib.rl.agent import one_thread
 from eelib.study.datasets import write_rows
+from eelib.study.exhibits import keep_exhibit
 from eelib.study.graph import AXES, NODES
 from eelib.study.node import TABLE, Input, Node, Place, matches, plain, products
 from eelib.study.notebooks import notebooks
@@ -236,7 +237,8 @@ class Study:
         One of others' published numbers says whose they are instead (`published_by`).
         """
         stamp = self.stamp(*nodes, **asked) if published_by is None else _published(published_by)
-        save_figure(figure, name, paths.figures() / self.variant, stamp)
+        files = save_figure(figure, name, paths.figures() / self.variant, stamp)
+        keep_exhibit(paths.results() / self.variant, name, stamp, files)
         return figure
 
     def table(
@@ -250,7 +252,8 @@ class Study:
     ) -> Styler:
         """Save a table as CSV and Markdown with its stamp, as `figure` does, and return it for the notebook to show."""
         stamp = self.stamp(*nodes, **asked) if published_by is None else _published(published_by)
-        save_table(frame, name, paths.tables() / self.variant, stamp, floats or {})
+        files = save_table(frame, name, paths.tables() / self.variant, stamp, floats or {})
+        keep_exhibit(paths.results() / self.variant, name, stamp, files)
         return shown(frame, floats)
 
 
