@@ -48,11 +48,16 @@ def verify(profile: Profile, root: Path = Path()) -> int:
 
 
 def checked(
-    place: Place, profile: Profile, root: Path = Path(), hashes: bool = True, stages: bool = True
+    place: Place, profile: Profile, root: Path = Path(), pages: list[Redrawn] | None = None
 ) -> Report:
-    """All checks of one place; without `hashes` none is consulted, without `stages` only datasets and exhibits are read."""
+    """All checks of one place.
+
+    Parameters
+    ----------
+    pages: what the notebooks give, where that is known already.
+    """
     report, made_by = Report(), {}
-    has_stages = stages and place.stages is not None and place.stages.exists()
+    has_stages = place.stages is not None and place.stages.exists()
     try:
         datasets = read_datasets(place.results, place.suffix)
     except Exception as error:  # noqa: BLE001 - whatever a file that is no parquet does
@@ -62,32 +67,32 @@ def checked(
         made_by = records.check_records(place, report)
         records.check_stamps(place, made_by, report)
         tidy.check_parts(place, report)
-        if hashes:
-            records.check_files(place, report)
+        records.check_files(place, report)
     tidy.check_columns(place, report)
     tidy.check_values(datasets, report)
     tidy.check_whole(datasets, report)
     check_relations(datasets, report)
     if place.figures is not None:
         exhibits.check_stamped(place, report)
-        if hashes:
-            exhibits.check_hashes(place, report)
-    elif hashes:
+        exhibits.check_hashes(place, report)
+    else:
         check_manifest(place, report)
     drawn_by_others = records.other_code(made_by)
     for sentence in drawn_by_others:
         report.say(f"{sentence}: what they hold is not drawn anew.")
     if not drawn_by_others:
-        check_shown(place, profile, datasets, has_stages, root, report)
+        if pages is None:
+            pages = redrawn(place, profile, datasets, has_stages, root)
+        check_shown(place, pages, report)
     return report
 
 
-def check_relations(datasets: dict[str, pd.DataFrame], report: Report) -> None:
-    """What must hold within and between datasets."""
+def check_relations(datasets: dict[str, pd.DataFrame], report: Report, touching: str = "") -> None:
+    """What must hold within and between datasets; with `touching` only what that dataset takes part in."""
     checks = [(relation, ("predictions",)) for relation in completions.RELATIONS]
     checks += [*relations.RELATIONS.items(), *rivals.RELATIONS.items()]
     for relation, needed in checks:
-        if not set(needed) <= set(datasets):
+        if not set(needed) <= set(datasets) or (touching and needed and touching not in needed):
             continue
         given = datasets["predictions"] if relation in completions.RELATIONS else datasets
         try:
@@ -131,16 +136,8 @@ def check_manifest(place: Place, report: Report) -> None:
             report.find("hashes", f"{place.pages / name} is not as it was kept.")
 
 
-def check_shown(
-    place: Place,
-    profile: Profile,
-    datasets: dict[str, pd.DataFrame],
-    has_stages: bool,
-    root: Path,
-    report: Report,
-) -> None:
+def check_shown(place: Place, pages: list[Redrawn], report: Report) -> None:
     """Exhibits, sentences and pages are what the data gives."""
-    pages = redrawn(place, profile, datasets, has_stages, root)
     for page in pages:
         for sentence in page.failed:
             report.find("drawn", f"Notebook {page.notebook} cannot be drawn from what is kept, {sentence}.")

@@ -5,6 +5,7 @@ Each function is a relation and says why it holds. It gives the rows that break 
 
 import itertools
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,10 @@ from eelib.errors import InputError
 from eelib.evaluation.flops import generation_flops
 from eelib.evaluation.metrics import token_accuracy
 from eelib.models.exits import exit_points
-from eelib.models.loading import load_config, load_tokenizer
+from eelib.models import loading
 
 CONTEXT = ["model", "language", "context_fraction", "sample"]
+load_config, load_tokenizer = cache(loading.load_config), cache(loading.load_tokenizer)
 Broken = Iterator[tuple[str, pd.DataFrame]]  # why it must hold, and the rows for which it does not
 
 

@@ -7,8 +7,7 @@ import pandas as pd
 
 from eelib.evaluation.flops import generation_flops
 from eelib.models.exits import exit_points
-from eelib.models.loading import load_config
-from eelib.study.verify.completions import Broken
+from eelib.study.verify.completions import Broken, load_config
 
 Datasets = dict[str, pd.DataFrame]
 SETTING = ["model", "language"]
@@ -19,11 +18,6 @@ NOISE = 5  # how many times apart two times of the same work may be: what a busy
 @cache
 def _total(model: str) -> int:
     return load_config(model).num_hidden_layers
-
-
-def _away(one: pd.Series, other: pd.Series, least: float = NEAR) -> pd.Series:
-    """Where two columns differ, or one of them alone is missing."""
-    return ((one - other).abs() > least) | (one.isna() != other.isna())
 
 
 def timed_lengths(data: Datasets) -> Broken:

@@ -8,6 +8,11 @@ from eelib.study.verify.completions import Broken
 from eelib.study.verify.relations import NEAR, SETTING, Datasets
 
 
+def _away(one: pd.Series, other: pd.Series, least: float = NEAR) -> pd.Series:
+    """Where two columns differ, or one of them alone is missing."""
+    return ((one - other).abs() > least) | (one.isna() != other.isna())
+
+
 def intervals(data: Datasets) -> Broken:
     """A mean lies in its interval, or next to it: a bootstrap's ends are quantiles of the same mean drawn anew."""
     for dataset, triples in {
