@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerBase
 from eelib.errors import InputError
 from eelib.evaluation.flops import generation_flops
 from eelib.evaluation.metrics import token_accuracy
-from eelib.models.exits import exit_points
 from eelib.models import loading
+from eelib.models.exits import exit_points
 
 CONTEXT = ["model", "language", "context_fraction", "sample"]
 load_config, load_tokenizer = cache(loading.load_config), cache(loading.load_tokenizer)

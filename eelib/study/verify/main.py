@@ -7,6 +7,7 @@ from eelib.profile import load_profile
 from eelib.provenance import PACKAGE
 from eelib.study.quiet import quieten_libraries
 from eelib.study.verify.check import verify
+from eelib.study.verify.compare import compare
 
 
 def run(args: argparse.Namespace) -> int:
@@ -14,4 +15,6 @@ def run(args: argparse.Namespace) -> int:
     os.chdir(PACKAGE.parent)
     quieten_libraries()
     profile = load_profile(args.profile, {})
+    if args.compare:
+        return compare(profile.name)
     return verify(profile)

@@ -1,0 +1,181 @@
+"""Verifying and comparing small results made by hand: right ones pass, and each wrong one is named."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from eelib.errors import InputError
+from eelib.profile import load_profile
+from eelib.report.figures import new_figure, save_figure
+from eelib.report.tables import save_table
+from eelib.study.exhibits import keep_exhibit
+from eelib.study.store import Stage, make
+from eelib.study.verify import exhibits, records, relations, rivals, tidy
+from eelib.study.verify.check import verify
+from eelib.study.verify.compare import compare, compared, counted, noise_ratio
+from eelib.study.verify.finding import Place, Report
+from eelib.study.verify.redraw import bare
+
+
+def promises() -> pd.DataFrame:
+    """One setting: who tolerates more promises more."""
+    rows = pd.DataFrame({"node": "promises", "model": "m", "language": "java", "tolerated": [0.02, 0.05]})
+    return rows.assign(prompts=50, method="naive", broken=[0.1, 0.2], early=[0.5, 1.0], depth=[0.9, 0.8])
+
+
+def broken(relation, data) -> list[str]:
+    return [why for why, rows in relation(data) if len(rows)]
+
+
+def test_promises_that_cannot_be_are_named():
+    assert broken(rivals.promised, {"promises": promises()}) == []
+    assert broken(rivals.promised, {"promises": promises().assign(broken=[0.1, 0.2013])}) == [
+        "broken is a number of draws of 200"
+    ]
+    assert "who tolerates more runs no more layers" in broken(
+        rivals.promised, {"promises": promises().assign(depth=[0.8, 0.9])}
+    )
+    assert "without early exits all layers run" in broken(
+        rivals.promised, {"promises": promises().assign(early=[0.0, 1.0], broken=[0.0, 0.2])}
+    )
+
+
+def layers() -> pd.DataFrame:
+    """Every layer of a model of 8 layers on one sample of four tokens."""
+    rows = pd.DataFrame({"model": "llama-random", "language": "java", "kind": "base", "layer": range(1, 9)})
+    rows["sample"], rows["tokens"], rows["accuracy"] = "a", 4, 0.5
+    return rows.assign(agreement=[0.0] * 7 + [1.0])
+
+
+def test_layers_bound_each_other():
+    assert broken(relations.layer_scores, {"layers": layers()}) == []
+    apart = layers().assign(agreement=[0.75] * 7 + [1.0])
+    apart.loc[0, "accuracy"] = (
+        1.0  # two tokens apart from the last layer's, which it agrees with on three of four
+    )
+    assert broken(relations.layer_scores, {"layers": apart}) == [
+        "a layer's accuracy is away from the last layer's by at most the tokens on which they differ"
+    ]
+    assert "the last layer agrees with itself" in broken(
+        relations.layer_scores, {"layers": layers().assign(agreement=0.75)}
+    )
+
+
+def test_values_units_and_rows_are_held_against_the_dictionary():
+    for change, said in {
+        "depth": ({"depth": [0.9, 80.0]}, "promises: depth is 80.0"),
+        "language": ({"language": ["java", "jav"]}, "promises: language is 'jav'"),
+    }.values():
+        report = Report()
+        tidy.check_values({"promises": promises().assign(**change)}, report)
+        assert report.wrong[0][1].startswith(said)
+    report = Report()
+    tidy.check_whole({"promises": pd.concat([promises(), promises().head(1)])}, report)
+    assert "has a row twice" in report.wrong[0][1]
+
+
+def test_a_stage_that_was_changed_is_named(tmp_path):
+    stage = Stage("corpus/java", "code", {"place": {"language": "java"}}, {})
+    made = make(stage, tmp_path / "results/ci/stages", lambda folder: (folder / "a.txt").write_text("a"))
+    place, report = Place.of_run("ci", tmp_path), Report()
+    records.check_records(place, report)
+    records.check_files(place, report)
+    assert report.wrong == []
+    (made.path / "a.txt").write_text("b")
+    records.check_files(place, report)
+    record = made.path / "stage.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"code": "other"}))
+    records.check_records(place, report)
+    assert [check for check, _ in report.wrong] == ["hashes", "records"]
+    assert "a.txt" in report.wrong[0][1] and "its key is" in report.wrong[1][1]
+
+
+@pytest.fixture
+def shown(tmp_path) -> Place:
+    """A run with one figure and one table."""
+    place, stamp = Place.of_run("ci", tmp_path), "ci profile · commit 1a2b3c4 · from the configuration alone"
+    figure, axes = new_figure(1, 1, (2, 2))
+    axes[0, 0].plot([1, 2])
+    for name, files in {
+        "fig_a": save_figure(figure, "fig_a", place.figures, stamp),
+        "table_a": save_table(pd.DataFrame({"a": [1]}), "table_a", place.tables, stamp),
+    }.items():
+        keep_exhibit(place.results, name, stamp, files)
+    return place
+
+
+def exhibit_findings(place: Place) -> list[str]:
+    report = Report()
+    exhibits.check_hashes(place, report)
+    exhibits.check_stamped(place, report)
+    return [check for check, _ in report.wrong]
+
+
+def test_stamps_are_read_from_every_kind_of_file(shown):
+    assert exhibit_findings(shown) == []
+    stamps = {
+        exhibits.stamp_of(path) for files in exhibits.files_of(shown).values() for path in files.values()
+    }
+    assert stamps == {"ci profile · commit 1a2b3c4 · from the configuration alone"}
+
+
+def test_an_edited_table_and_an_exchanged_picture_are_named(shown):
+    table = shown.tables / "table_a.csv"
+    table.write_text(table.read_text().replace("commit 1a2b3c4", "commit 0000000"))
+    assert exhibit_findings(shown) == ["hashes", "stamps"]
+    (shown.figures / "fig_a.png").rename(shown.figures / "fig_b.png")
+    assert exhibit_findings(shown).count("hashes") == 3  # of table_a, fig_a and fig_b
+
+
+def test_nothing_to_verify_is_said(tmp_path):
+    with pytest.raises(InputError, match="nothing of the profile 'ci' to verify"):
+        verify(load_profile("ci", {}), tmp_path)
+
+
+def test_a_table_is_compared_without_its_looks():
+    assert (
+        bare('<style>x</style><table class="a">\n <td id="b">1</td></table>') == "<table><td>1</td></table>"
+    )
+
+
+def timings(seconds: list[float]) -> pd.DataFrame:
+    """The base and the tuned model at full depth."""
+    rows = pd.DataFrame(
+        {"node": "model_timings", "model": "m", "language": "java", "kind": ["base", "aggregated"]}
+    )
+    rows = rows.assign(
+        context_fraction=0.2, criterion="full", threshold=np.nan, seed=-1, cache="none", sample="a"
+    )
+    return rows.assign(
+        repeat=0, tokens=15, seconds=seconds, joules=np.nan, energy_source="none", decisions=np.nan
+    )
+
+
+def test_a_cell_is_equal_within_noise_or_different():
+    kept = {"timings": timings([1.0, 1.0]), "promises": promises()}
+    here = {"timings": timings([1.4, 4.0]), "promises": promises().assign(depth=[0.9, 0.7])}
+    table = counted(compared(here, kept, noise=1.5)).set_index("dataset")
+    assert table.loc["timings", ["within noise", "different"]].tolist() == [1, 1]
+    assert table.loc["promises", ["equal", "different"]].tolist() == [5, 1]
+    missing = counted(compared({"promises": promises().head(1)}, {"promises": promises()}, 1.5))
+    assert missing["missing here"].tolist() == [1] and missing["missing there"].tolist() == [0]
+
+
+def test_noise_is_what_the_same_work_shows():
+    assert noise_ratio({"timings": timings([1.0, 3.0])}) == 3.0
+    assert noise_ratio({"promises": promises()}) == 1.5
+
+
+def test_a_comparison_writes_what_differs(tmp_path, capsys):
+    run, kept = Place.of_run("ci", tmp_path), Place.of_reference("ci", tmp_path)
+    kept.results.mkdir(parents=True)
+    (run.results / "promises").mkdir(parents=True)
+    promises().to_parquet(kept.dataset("promises"))
+    promises().to_parquet(run.dataset("promises") / "a.parquet")
+    assert compare("ci", tmp_path) == 0
+    promises().assign(early=[0.5, 0.9]).to_parquet(run.dataset("promises") / "a.parquet")
+    assert compare("ci", tmp_path) == 1
+    assert pd.read_csv(run.results / "compare.csv")["column"].tolist() == ["early"]
+    assert "different" in capsys.readouterr().out
