@@ -28,6 +28,7 @@ html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sphinx = False
+html_show_copyright = False
 html_copy_source = False
 """
 STYLE = """article table { display: block; overflow-x: auto; font-size: 80%; border-collapse: collapse; }
@@ -126,11 +127,14 @@ def write_sources(profile: str, target: Path) -> None:
         path = target / "code" / f"{file}.md"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+    files = "\n".join(sorted(code_pages(table)))
+    listed = f"# Code\n\nThe functions that exhibits are made by.\n\n```{{toctree}}\n:titlesonly:\n\n{files}\n```\n"
+    (target / "code" / "index.md").write_text(listed)
     for name in ("map", "graph", "data", "decisions"):
         (target / f"{name}.md").write_text(
             _of_site(source_link((ROOT / "docs" / f"{name}.md").read_text(), ""))
         )
-    (target / "index.md").write_text(_index(kept, stems, sorted(code_pages(table))))
+    (target / "index.md").write_text(_index(kept, stems))
 
 
 def _of_site(text: str) -> str:
@@ -142,15 +146,13 @@ def _of_site(text: str) -> str:
     return text.replace("```mermaid", "```text")
 
 
-def _index(kept: Path, stems: list[str], files: list[str]) -> str:
+def _index(kept: Path, stems: list[str]) -> str:
     """The first page: what was found, and the pages."""
     found = re.sub(r"\]\((\d\d_\w+)\.md\)", r"](pages/\1.md)", (kept / "README.md").read_text())
     pages = "\n".join(f"pages/{stem}" for stem in stems)
-    code = "\n".join(f"code/{file}" for file in files)
     return (
         f"{_of_site(found)}\n```{{toctree}}\n:hidden:\n:caption: Findings\n\n{pages}\n```\n\n"
-        "```{toctree}\n:hidden:\n:caption: How\n\nmap\ngraph\ndata\ndecisions\n```\n\n"
-        f"```{{toctree}}\n:hidden:\n:caption: Code\n:titlesonly:\n\n{code}\n```\n"
+        "```{toctree}\n:hidden:\n:caption: How\n\nmap\ngraph\ndata\ndecisions\ncode/index\n```\n"
     )
 
 
