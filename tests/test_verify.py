@@ -66,7 +66,7 @@ def test_layers_bound_each_other():
 def test_values_units_and_rows_are_held_against_the_dictionary():
     for change, said in {
         "depth": ({"depth": [0.9, 80.0]}, "promises: depth is 80.0"),
-        "language": ({"language": ["java", "jav"]}, "promises: language is 'jav'"),
+        "language": ({"language": ["java", "jav"]}, "promises: language is jav "),
     }.values():
         report = Report()
         tidy.check_values({"promises": promises().assign(**change)}, report)

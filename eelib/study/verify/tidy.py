@@ -107,7 +107,7 @@ def check_values(datasets: dict[str, pd.DataFrame], report: Report) -> None:
                 value = wrong[column].iloc[0]
                 report.find(
                     "dictionary",
-                    f"{dataset}: {column} is {value!r} ({where(wrong, ['node', 'model', 'language'])}): allowed is {allowed}.",
+                    f"{dataset}: {column} is {value} ({where(wrong, ['node', 'model', 'language'])}): allowed is {allowed}.",
                 )
         texts = [
             name
