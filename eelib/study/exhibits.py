@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from eelib import paths
 from eelib.report.files import write_whole
 
 FOLDER = "exhibits"  # below `results/<variant>/`
@@ -13,7 +14,7 @@ FOLDER = "exhibits"  # below `results/<variant>/`
 def keep_exhibit(results: Path, name: str, stamp: str, files: Iterable[Path]) -> None:
     """Write `<results>/exhibits/<name>.json`: `stamp`, and `files`, the SHA-256 of each by its path."""
     (results / FOLDER).mkdir(parents=True, exist_ok=True)
-    hashes = {path.as_posix(): file_hash(path) for path in files}
+    hashes = {paths.shown(path): file_hash(path) for path in files}
     text = json.dumps({"stamp": stamp, "files": hashes}, indent=1, ensure_ascii=False) + "\n"
     write_whole(results / FOLDER / f"{name}.json", text.encode())
 

@@ -29,7 +29,7 @@ from eelib.study.verify.kept import read_datasets
 HASHES, STAGES = {"hashes"}, {"records", "parts", "stamps"}
 
 
-def told(place: Place, touched: str, profile, pages, root: Path, quick: bool) -> set[str]:
+def told(place: Place, touched: str, profile, pages, quick: bool) -> set[str]:
     """The checks that say something about what was changed."""
     report = Report()
     if touched == "exhibits":
@@ -48,7 +48,7 @@ def told(place: Place, touched: str, profile, pages, root: Path, quick: bool) ->
         tidy.check_whole(datasets, report)
         check_relations(datasets, report, touched)
         if not quick and {check for check, _ in report.wrong} <= HASHES | STAGES:
-            check_shown(place, redrawn(place, profile, datasets, False, root), report)
+            check_shown(place, redrawn(place, profile, datasets, False), report)
     return {check for check, _ in report.wrong}
 
 
@@ -80,10 +80,10 @@ def main() -> None:
         "--quick", action="store_true", help="do not draw notebooks anew for corrupted datasets"
     )
     args = parser.parse_args()
-    root, profile = Path(__file__).parent.parent.parent, load_profile(args.profile, {})
-    run = Place.of_run(args.profile, root)
-    pages = redrawn(run, profile, read_datasets(run.results, ""), True, root)
-    before = checked(run, profile, root, pages)
+    profile = load_profile(args.profile, {})
+    run = Place.of_run(args.profile)
+    pages = redrawn(run, profile, read_datasets(run.results, ""), True)
+    before = checked(run, profile, pages)
     if before.wrong:
         parser.exit(2, f"error: the run is not right before: {before.wrong[0][1]}\n")
     found, draw = defaultdict(list), random.Random(args.seed)
@@ -98,7 +98,7 @@ def main() -> None:
         for number in range(args.count):
             kind = KINDS[number % len(KINDS)]
             touched = kind(copy, draw)
-            checks = told(copy, touched, profile, pages, root, args.quick)
+            checks = told(copy, touched, profile, pages, args.quick)
             found[kind.__name__].append(checks)
             print(
                 f"{number + 1:3d} {kind.__name__:20s} {touched:18s} {', '.join(sorted(checks)) or 'not found'}",

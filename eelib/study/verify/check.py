@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from eelib import paths
 from eelib.errors import InputError
 from eelib.profile import Profile
 from eelib.study.exhibits import hashes_of
@@ -21,7 +22,7 @@ from eelib.study.verify.redraw import Redrawn, redraw
 MANIFEST = "manifest.json"  # of what is kept: hashes by path
 
 
-def verify(profile: Profile, root: Path = Path()) -> int:
+def verify(profile: Profile, root: Path | None = None) -> int:
     """Check a profile's run and what is kept of it, print what is wrong, and give the exit code."""
     places = [
         place
@@ -34,22 +35,20 @@ def verify(profile: Profile, root: Path = Path()) -> int:
         )
     wrong = 0
     for place in places:
-        report = checked(place, profile, root)
+        report = checked(place, profile)
         for sentence in report.said:
-            print(f"{place.whole}: {sentence}")
+            print(f"{paths.shown(place.whole)}: {sentence}")
         for check, sentence in report.wrong:
             print(f"wrong ({check}): {sentence}")
         wrong += len(report.wrong)
         looked = ", ".join(f"{count:,} {check}" for check, count in report.looked_at.items())
         print(
-            f"{place.whole}: {'right' if not report.wrong else f'{len(report.wrong)} wrong'}; looked at {looked}."
+            f"{paths.shown(place.whole)}: {'right' if not report.wrong else f'{len(report.wrong)} wrong'}; looked at {looked}."
         )
     return 1 if wrong else 0
 
 
-def checked(
-    place: Place, profile: Profile, root: Path = Path(), pages: list[Redrawn] | None = None
-) -> Report:
+def checked(place: Place, profile: Profile, pages: list[Redrawn] | None = None) -> Report:
     """All checks of one place.
 
     Parameters
@@ -82,7 +81,7 @@ def checked(
         report.say(f"{sentence}: what they hold is not drawn anew.")
     if not drawn_by_others:
         if pages is None:
-            pages = redrawn(place, profile, datasets, has_stages, root)
+            pages = redrawn(place, profile, datasets, has_stages)
         check_shown(place, pages, report)
     return report
 
@@ -152,7 +151,7 @@ def check_shown(place: Place, pages: list[Redrawn], report: Report) -> None:
 
 
 def redrawn(
-    place: Place, profile: Profile, datasets: dict[str, pd.DataFrame], has_stages: bool, root: Path
+    place: Place, profile: Profile, datasets: dict[str, pd.DataFrame], has_stages: bool
 ) -> list[Redrawn]:
     """Every notebook on what is kept, if the run or the pages have it."""
     stamps = (
@@ -173,6 +172,4 @@ def redrawn(
     )
     there = place.pages or place.results / "notebooks"
     suffix = ".md" if place.pages else ".ipynb"
-    return [
-        redraw(path, study) for path in notebooks(root).values() if (there / f"{path.stem}{suffix}").exists()
-    ]
+    return [redraw(path, study) for path in notebooks().values() if (there / f"{path.stem}{suffix}").exists()]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from eelib import paths
 from eelib.errors import InputError
 from eelib.study.datasets import DATASETS
 from eelib.study.verify.allowed import CROSSED
@@ -22,13 +23,13 @@ ROUNDING = 1e-9
 FILE = "compare.csv"
 
 
-def compare(profile: str, root: Path = Path()) -> int:
+def compare(profile: str, root: Path | None = None) -> int:
     """Print how a run and the reference differ, by dataset, write the cells that do, and give the exit code."""
     run, kept = Place.of_run(profile, root), Place.of_reference(profile, root)
     for place in (run, kept):
         if not place.results.exists():
             raise InputError(
-                f"{place.results} does not exist: a comparison needs a run and what is kept of one."
+                f"{paths.shown(place.results)} does not exist: a comparison needs a run and what is kept of one."
             )
     here, there = (read_datasets(place.results, place.suffix) for place in (run, kept))
     noise = noise_ratio(here, there)
@@ -38,7 +39,7 @@ def compare(profile: str, root: Path = Path()) -> int:
     print(f"Times are within noise up to {noise:.2f} times.")
     target = run.results / FILE
     cells[cells["verdict"] != "equal"].to_csv(target, index=False)
-    print(f"What is not equal, cell by cell: {target}.")
+    print(f"What is not equal, cell by cell: {paths.shown(target)}.")
     return int(table[["different", "missing here", "missing there"]].to_numpy().sum() > 0)
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from eelib import paths
+
 
 @dataclass
 class Report:
@@ -54,17 +56,18 @@ class Place:
     pages: Path | None = None
 
     @classmethod
-    def of_run(cls, profile: str, root: Path = Path()) -> "Place":
-        """A run of a profile in a repository."""
+    def of_run(cls, profile: str, root: Path | None = None) -> "Place":
+        """A run of a profile, where runs write or in another folder."""
+        root = root or paths.output()
         results = root / "results" / profile
         return cls(
             profile, results, root / "figures" / profile, root / "tables" / profile, results / "stages"
         )
 
     @classmethod
-    def of_reference(cls, profile: str, root: Path = Path()) -> "Place":
-        """What is kept of a profile in a repository."""
-        pages = root / "reference" / profile
+    def of_reference(cls, profile: str, root: Path | None = None) -> "Place":
+        """What is kept of a profile, in this repository or in another folder."""
+        pages = (root or paths.ROOT) / "reference" / profile
         return cls(profile, pages / "results", pages=pages)
 
     @property
