@@ -58,14 +58,16 @@ def write_report(folder: Path, scores: pd.DataFrame) -> None:
 
 
 def write_card(folder: Path) -> None:
-    """Card of a model that others pretrained, from the records of the fine-tunings it ships."""
+    """What is known of the fine-tunings that a model ships, from their records: in its card where others pretrained it, beside it else."""
     kinds = [kind for kind in ("aggregated", "plain") if (folder / f"{kind}.json").exists()]
-    text = shipped_models.card(
-        json.loads((folder / SOURCE).read_text()),
-        {kind: json.loads((folder / f"{kind}.json").read_text()) for kind in kinds},
-        {kind: pd.read_csv(folder / f"{kind}_layers.csv") for kind in kinds},
-    )
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    records = {kind: json.loads((folder / f"{kind}.json").read_text()) for kind in kinds}
+    layers = {kind: pd.read_csv(folder / f"{kind}_layers.csv") for kind in kinds}
+    if (folder / SOURCE).exists():
+        text = shipped_models.card(json.loads((folder / SOURCE).read_text()), records, layers)
+        (folder / "README.md").write_text(text, encoding="utf-8")
+    else:
+        text = f"# {folder.name}\n\n{shipped_models.fine_tunings(folder.name, records, layers)}"
+        (folder / "FINE_TUNINGS.md").write_text(text, encoding="utf-8")
 
 
 def last_layer_scores(models: list[str]) -> pd.DataFrame:
@@ -85,9 +87,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("model", help="a shipped model's name")
     parser.add_argument("--codexglue", type=Path, help="folder of <language>_test.jsonl(.gz) files")
+    parser.add_argument(
+        "--fine-tunings", action="store_true", help="only what is known of those it ships, from their records"
+    )
     args = parser.parse_args()
     folder = paths.MODELS / args.model
-    if (folder / SOURCE).exists():
+    if args.fine_tunings or (folder / SOURCE).exists():
         write_card(folder)
         return
     try:

@@ -1,8 +1,10 @@
-"""The card of a model that others pretrained and that ships fine-tunings of this study: from their records, never by hand."""
+"""Cards of the fine-tunings that models ship, and of the model that others pretrained: from records, never by hand."""
 
 import pandas as pd
 
 from eelib.report.figures import LANGUAGES
+
+SMOLLM = "smollm2-135m"
 
 CARD = """# {model}
 
@@ -17,8 +19,9 @@ where no hub is at hand: a real language model, at a size that two cores can run
 | Vocabulary | its 49,152 tokens and ` <EOL>`, one token of its own as in the thesis (Section 4.2.2), which begins as the line break's embedding |
 | Start and end of a file | `<|endoftext|>`, which stood between documents in its pretraining |
 | What it has read | two trillion tokens of web text, textbooks and public code, then instructions. Any public file of the corpora, test projects included, may be among them: as for the thesis's own models, nobody can tell |
+"""
 
-## Fine-tunings that ship
+FINE_TUNINGS = """## Fine-tunings that ship
 
 `load_model("{model}+aggregated")` adds a difference to the base: low-rank factors in int8 for every matrix, norms and the `<EOL>` row as they are.
 
@@ -47,6 +50,16 @@ def card(source: dict, records: dict[str, dict], layers: dict[str, pd.DataFrame]
     records: `<kind>.json` of each kind that ships.
     layers: `<kind>_layers.csv` of the same kinds.
     """
+    head = CARD.format(
+        model=SMOLLM,
+        bits="about 5 bits a weight, its embeddings to Q8_0",
+        **{key: source[key] for key in ("member", "project", "version", "sha256", "licence")},
+    )
+    return f"{head}\n{fine_tunings(SMOLLM, records, layers)}"
+
+
+def fine_tunings(model: str, records: dict[str, dict], layers: dict[str, pd.DataFrame]) -> str:
+    """The part of a card, or the card of its own, that tells the fine-tunings a model ships: arguments as for `card`."""
     rows = [
         "| Fine-tuning | Run | Loss | Tokens seen | Steps | Learning rate |",
         "|" + "---|" * 6,
@@ -64,17 +77,15 @@ def card(source: dict, records: dict[str, dict], layers: dict[str, pd.DataFrame]
             f"| `{kind}.safetensors` | {record['bytes'] / 1e6:.1f} MB | {record['tokens_seen']:,} | {record['energy_kept']:.1%} |"
         )
     commands = "\n".join(
-        f"{number}. {kind}: `{_command(kind, run['recipe'], number > 1)}`"
+        f"{number}. {kind}: `{_command(model, kind, run['recipe'], number > 1)}`"
         for kind, record in records.items()
         for number, run in enumerate(runs(record), 1)
     )
-    return CARD.format(
-        model="smollm2-135m",
-        bits="about 5 bits a weight, its embeddings to Q8_0",
+    return FINE_TUNINGS.format(
+        model=model,
         recipes="\n".join(rows),
         layers="\n\n".join(_table(kind, frame) for kind, frame in layers.items()),
         commands=commands,
-        **{key: source[key] for key in ("member", "project", "version", "sha256", "licence")},
     )
 
 
@@ -90,8 +101,9 @@ def _loss(kind: str, recipe: dict) -> str:
     return f"exit points and last layer, {recipe['loss_weights']} weights, exits learn {targets}"
 
 
-def _command(kind: str, recipe: dict, goes_on: bool) -> str:
-    words = ["python -m eelib.training.adapt", f"--loss {kind}"]
+def _command(model: str, kind: str, recipe: dict, goes_on: bool) -> str:
+    words = [f"python -m eelib.training.adapt --model {model}", f"--loss {kind}"]
+    words += [] if model == SMOLLM else ["--profile laptop"]  # whose recipe it is
     words += ["--start FOLDER-OF-THE-RUN-BEFORE"] if goes_on else []
     words += [f"--steps {recipe['steps']}", f"--learning-rate {recipe['learning_rate']:g}"]
     words += [f"--loss-weights {recipe['loss_weights']}", f"--shallow-steps {recipe['shallow_steps']:g}"]
