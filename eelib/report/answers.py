@@ -31,7 +31,7 @@ LEADS: dict[int, tuple[str, dict[str, str]]] = {
         "over-classifier",
         {
             HOLDS: "Reinforcement learning is the better method: a classifier of its size, trained with the same data, stays behind at equal cost.",
-            FAILS: "Reinforcement learning is not needed: a classifier of its size, trained with the same data, does better at equal cost.",
+            FAILS: "Reinforcement learning is not the better method everywhere: at equal cost a classifier of its size, trained with the same data, is ahead in at least one setting.",
             OPEN: "Whether reinforcement learning or a classifier of its size is the better method cannot be told.",
             UNMEASURED: "Reinforcement learning and a classifier are not compared here.",
         },
@@ -40,7 +40,7 @@ LEADS: dict[int, tuple[str, dict[str, str]]] = {
         "propagation-depth",
         {
             HOLDS: "It fits into a pipeline with a key-value cache: with propagation the agent skips the same share of layers.",
-            FAILS: "A key-value cache changes it: with propagation the agent does not skip the same share of layers.",
+            FAILS: "A key-value cache changes it: with propagation the agent does not skip the same share of layers in at least one setting.",
             OPEN: "It runs with a key-value cache, but that propagation leaves the agent's depth alone in every setting cannot be told.",
             UNMEASURED: "Early exit with a key-value cache is not measured here.",
         },
@@ -63,17 +63,17 @@ CONCLUSION: dict[str, dict[str, str]] = {
     },
     "larger-contexts": {
         HOLDS: "*Small contexts suffer less* stands",
-        FAILS: "*Small contexts suffer less* does not stand",
+        FAILS: "*Small contexts suffer less* does not stand everywhere",
         OPEN: "*Small contexts suffer less* cannot be told",
     },
     "overhead-cached": {
         HOLDS: "*The overhead is at most 20%* stands, with a cache as well",
-        FAILS: "*The overhead is at most 20%* does not stand with a cache",
+        FAILS: "*The overhead is at most 20%* does not stand everywhere with a cache",
         OPEN: "*The overhead is at most 20%* cannot be told with a cache",
     },
     "over-classifier": {
         HOLDS: "*A reinforcement-learning agent decides* is the right choice over a classifier",
-        FAILS: "*A reinforcement-learning agent decides* is not the right choice: a supervised classifier of its size wins more at the same cost",
+        FAILS: "*A reinforcement-learning agent decides* is not the right choice everywhere: a supervised classifier of its size wins more at the same cost in at least one setting",
         OPEN: "whether *a reinforcement-learning agent* is the right choice over a classifier cannot be told",
     },
     "plain-ahead": {

@@ -89,7 +89,7 @@ def ledger(claims: Mapping[str, Claim], results: Results, load: Load) -> tuple[p
             if found.value == found.value
         ]
         row["theirs"] = _point_verdict(theirs)
-        row["their_numbers"] = "; ".join(f"{found.value:.3g} ({found.setting})" for found in theirs)
+        row["their_numbers"] = "; ".join(f"{round(found.value, 9):.3g} ({found.setting})" for found in theirs)
         rows.append(row)
     return pd.DataFrame(rows), readings
 
