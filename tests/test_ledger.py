@@ -1,13 +1,15 @@
 """The ledger for readers: picture, table, and answers whose wording follows the verdicts."""
 
+import functools
 import math
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from eelib.evaluation.claims import CHAPTERS, CLAIMS
-from eelib.evaluation.claims.claim import POSITIVE, Claim, Reading
+from eelib.evaluation.claims.claim import POSITIVE, Reading
 from eelib.evaluation.claims.results import Results
 from eelib.evaluation.claims.verdicts import FAILS, HOLDS, OPEN, UNMEASURED, ledger
 from eelib.report.answers import (
@@ -30,6 +32,7 @@ from eelib.report.ledger import (
     with_interval,
 )
 
+load = functools.cache(published)
 VALUES = {HOLDS: 1.0, FAILS: -1.0, OPEN: 0.1}
 
 
@@ -44,14 +47,8 @@ def judged(verdicts: dict[str, str]) -> Ledger:
         )
         return lambda _: readings
 
-    claims = {
-        key: Claim(
-            **{name: getattr(CLAIMS[key], name) for name in Claim.__dataclass_fields__}
-            | {"check": check(verdict)}
-        )
-        for key, verdict in verdicts.items()
-    }
-    rows, readings = ledger(claims, Results({}, [], {}), published)
+    claims = {key: replace(CLAIMS[key], check=check(verdict)) for key, verdict in verdicts.items()}
+    rows, readings = ledger(claims, Results({}, [], {}), load)
     assert rows.set_index("key")["verdict"].to_dict() == verdicts
     return Ledger(claims, rows, readings)
 
@@ -81,6 +78,7 @@ def test_every_question_and_the_conclusion_have_words_for_every_verdict():
 def test_an_answer_follows_the_verdicts(question, verdict):
     text = answer(all_of(verdict), question)
     assert LEADS[question][1][verdict] in text
+    verbs = {HOLDS: "hold", FAILS: "do not hold", OPEN: "cannot be told", UNMEASURED: "are not measured"}
     heads = {
         HOLDS: "These hold:",
         FAILS: "These do not hold:",
@@ -89,7 +87,7 @@ def test_an_answer_follows_the_verdicts(question, verdict):
     }
     assert [name for name, head in heads.items() if head in text] == [verdict]
     bearing = [claim for claim in CLAIMS.values() if question in claim.questions]
-    assert f"Of {len(bearing)} claims that bear on it, {len(bearing)} " in text
+    assert f"Of {len(bearing)} claims that bear on it, {len(bearing)} {verbs[verdict]}." in text
     assert all(claim.short in text for claim in bearing)
 
 
@@ -106,6 +104,16 @@ def test_the_conclusion_says_what_was_judged_and_nothing_else():
     )
     assert "-1 [-1.2, -0.796]" in text
     assert conclusion(all_of(UNMEASURED)) == ""
+
+
+def test_of_a_claim_that_fails_it_is_said_by_how_many_numbers():
+    key = "over-classifier"
+    readings = [
+        Reading(f"m{n}", value, 0.1, 30, "31 projects", POSITIVE) for n, value in enumerate((1.0, -1.0, -2.0))
+    ]
+    claims = {key: replace(CLAIMS[key], check=lambda _: readings)}
+    rows, frame = ledger(claims, Results({}, [], {}), load)
+    assert "2 of 3 numbers lie outside their regions" in Ledger(claims, rows, frame).told(key)
 
 
 def test_a_summary_counts():

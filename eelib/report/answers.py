@@ -1,6 +1,5 @@
 """The thesis's research questions answered from the ledger, in sentences whose wording follows the verdicts."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ import pandas as pd
 
 from eelib.evaluation.claims.claim import Claim
 from eelib.evaluation.claims.verdicts import FAILS, HOLDS, OPEN, UNMEASURED
-from eelib.report.ledger import counts, short_number, with_interval
+from eelib.report.ledger import counts, with_interval
 
 QUESTIONS = {
     1: "What influences the trade-off between quality and cost?",
@@ -108,21 +107,15 @@ class Ledger:
         return " and ".join(f"{row.setting}: {with_interval(row._asdict())}" for row in own.itertuples())
 
     def told(self, key: str) -> str:
-        """A claim with what it is judged by, as a clause."""
-        claim, row = self.claims[key], self.rows.set_index("key").loc[key]
-        if row["verdict"] == UNMEASURED:
-            return f"{claim.short} ({claim.section}; needs {claim.needs})"
+        """A claim that holds or fails with what it is judged by; of one that fails, by how many of its numbers."""
+        claim, own = self.claims[key], self.readings[self.readings["key"] == key]
         clause = f"{claim.short} ({claim.section}; the thesis: {claim.thesis}; here {claim.number}, {self.numbers(key)}"
-        if row["verdict"] == OPEN:
-            known = not math.isnan(row["detectable"])
-            clause += (
-                f"; it could have been told from {short_number(row['detectable'])} within the region"
-                if known
-                else ""
-            )
+        if self.verdict(key) == FAILS and len(own) > 1:
+            clause += f"; {(own['margin'] < -1).sum()} of {len(own)} numbers lie outside their regions beyond their intervals"
         return clause + ")"
 
 
+VERBS = {HOLDS: "hold", FAILS: "do not hold", OPEN: "cannot be told", UNMEASURED: "are not measured"}
 HEADS = {
     HOLDS: "These hold",
     FAILS: "These do not hold",
@@ -136,9 +129,7 @@ def answer(ledger: Ledger, question: int) -> str:
     lead, wordings = LEADS[question]
     keys = [key for key, claim in ledger.claims.items() if question in claim.questions]
     by = {verdict: [key for key in keys if ledger.verdict(key) == verdict] for verdict in HEADS}
-    number = ", ".join(
-        f"{len(own)} {'hold' if v == HOLDS else v.replace('does', 'do')}" for v, own in by.items() if own
-    )
+    number = ", ".join(f"{len(own)} {VERBS[verdict]}" for verdict, own in by.items() if own)
     parts = [
         f"**RQ{question} · {QUESTIONS[question]}** {wordings[ledger.verdict(lead)]} Of {len(keys)} claims that bear on it, {number}."
     ]
