@@ -1,4 +1,4 @@
-"""The one exception that stands for bad input: a sentence for a person, never a traceback."""
+"""The one exception that stands for bad input: a sentence for a person, never a traceback. And one for a job that failed."""
 
 
 class InputError(Exception):
@@ -11,3 +11,7 @@ class InputError(Exception):
     def _render_traceback_(self) -> list[str]:
         """IPython's hook: what a notebook shows instead of the stack."""
         return [f"InputError: {self}"]
+
+
+class FailedJob(Exception):
+    """A job of the study that failed for another reason than bad input; the message is the end of what it said."""

@@ -23,7 +23,7 @@ import psutil
 import torch
 
 from eelib import paths
-from eelib.errors import InputError
+from eelib.errors import FailedJob, InputError
 from eelib.provenance import PACKAGE
 from eelib.study.graph import NODES, SETTING
 from eelib.study.node import Node, Place
@@ -33,10 +33,6 @@ from eelib.study.study import Study
 
 SENTENCE = "error: "  # begins the last line of a job's log when its input was bad
 SCHEDULER = "snakemake.txt"  # what Snakemake says on this machine; elsewhere it says it on the terminal
-
-
-class FailedJob(Exception):
-    """A job that failed for another reason than bad input; the message is the end of what it said."""
 
 
 def planned(study: Study, chosen: Collection[str], apart: bool) -> dict[str, dict]:

@@ -21,7 +21,7 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 
 from eelib import paths
-from eelib.errors import InputError
+from eelib.errors import FailedJob, InputError
 from eelib.profile import (
     Profile,
     check_choice,
@@ -31,11 +31,8 @@ from eelib.profile import (
     variant_name,
 )
 from eelib.provenance import PACKAGE, folder_hash
-from eelib.study.graph import NODES, described
-from eelib.study.jobs import FailedJob, make_nodes
 from eelib.study.notebooks import notebooks
 from eelib.study.store import room_on_disk
-from eelib.study.study import Study
 
 
 def run_key(notebook: Path, parameters: dict, profile: Profile) -> str:
@@ -180,6 +177,8 @@ def chosen_notebooks(args: argparse.Namespace) -> dict[str, Path]:
 def run(args: argparse.Namespace) -> None:
     """Make the nodes of the chosen notebooks that are not up to date, then run these; stop at the first that fails."""
     if args.graph:
+        from eelib.study.graph import described
+
         print(described())
         return
     if args.verify or args.compare:
@@ -199,7 +198,11 @@ def run(args: argparse.Namespace) -> None:
     records = {number: record_of(notebook, profile, settings) for number, notebook in chosen.items()}
     keys = {number: run_key(notebook, parameters, profile) for number, notebook in chosen.items()}
     stale = {number for number in chosen if args.force or not is_current(records[number], keys[number])}
-    if stale:
+    if stale:  # what follows imports all of the study, which takes seconds
+        from eelib.study.graph import NODES
+        from eelib.study.jobs import make_nodes
+        from eelib.study.study import Study
+
         make_nodes(Study("", profile, variant, args.force), stale, settings, args.executor)
     os.environ["TQDM_DISABLE"] = "1"  # progress bars are for a person at a notebook, not for an executed copy
     for number, notebook in chosen.items():
