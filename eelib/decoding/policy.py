@@ -12,10 +12,8 @@ from torch import Tensor
 
 from eelib.errors import InputError
 
-PRICES = (
-    0.02,
-    5.0,
-)  # least and highest price of a full token, in right tokens, at which a priced policy is trained
+# Least and highest price of a full token, in right tokens, at which a priced policy is trained.
+PRICES = (0.1, 4.0)
 
 
 @dataclass(frozen=True)

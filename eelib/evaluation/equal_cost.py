@@ -21,9 +21,7 @@ from eelib.rl.rollouts import Rollouts
 SHARES_OF_FULL = (0.7, 0.8)  # costs at which agreement is told
 RIVALS = ("agent", "probe", "confidence")  # that every method is compared with
 DRAWN = 25  # costs at which curves are drawn
-THRESHOLDS = np.linspace(
-    0.98, 0.18, 33
-)  # of a priced policy: from the least to the highest price that it was trained at
+THRESHOLDS = np.linspace(0.91, 0.2, 30)  # of a priced policy: from its least price to its highest
 
 # Something to choose: its curve on the prompts that choose, and what it does at its k-th threshold on those reported on.
 Choice = tuple[Curve, Callable[[int], Curve]]
