@@ -1,4 +1,4 @@
-"""Ship the first probe of a run with its model: `models/<model>/agents/<language>/`, and a card.
+"""Ship the first stopping policy of a run with its model: `models/<model>/agents/<language>/`, and a card.
 
     .venv/bin/python scripts/ship_agents.py laptop
 
@@ -41,14 +41,13 @@ def ship(study: Study, model: str) -> None:
     costs = study.table_of("equal_cost")
     for language in study.profile.languages:
         here = {"model": model, "language": language}
-        made, policy = study.need("probe", **here, seed=0), study.load("probe", **here, seed=0)
+        made, policy = study.need("stopping", **here, seed=0), study.load("stopping", **here, seed=0)
         learnt = [study.load("rollouts", **here, split="train"), study.load("prefixes", **here)]
-        judged = [study.load("rollouts", **here, split=split) for split in ("validation", "test")]
-        known = judged[0].joined(judged[1])
+        known = study.load("rollouts", **here, split="test")  # which chose nothing
         row = (
             costs[(costs["model"] == model) & (costs["language"] == language)]
             .set_index("method")
-            .loc["probe"]
+            .loc["stopping"]
         )
         records[language] = {
             "profile": study.profile.name,

@@ -60,13 +60,14 @@ def test_findings_stand_between_the_markers():
 
 
 def test_findings_by_hand():
-    methods = ["probe", "agent", "confidence", "coin", "fixed", "oracle"]
+    methods = ["stopping", "probe", "agent", "confidence", "coin", "fixed", "oracle"]
     cost = pd.DataFrame({"model": "m", "language": "java", "method": methods})
-    cost["agreement_at_0.7"] = [0.9, 0.8, 0.5, 0.7, 0.6, 1.0]
+    cost["agreement_at_0.7"] = [0.95, 0.9, 0.8, 0.5, 0.7, 0.6, 1.0]
     cost["share"], cost["low"], cost["high"] = (
-        [start + place / 100 for place in range(3)] + [None] * 3 for start in (0.2, 0.1, 0.3)
+        [start + place / 100 for place in range(4)] + [None] * 3 for start in (0.2, 0.1, 0.3)
     )
-    cost["over_agent_low"], cost["over_confidence_low"] = [0.1, 0, 0, None, None, None], [-0.1] * 6
+    for rival, low in {"agent": 0.1, "probe": -0.01, "confidence": -0.1}.items():
+        cost[f"over_{rival}_low"] = [low, *[0] * 3, *[None] * 3]
     data = pd.DataFrame(
         {"model": "m", "language": "java", "learnt_from": ["completions", "real text", "real text", "both"]}
     )
@@ -80,11 +81,15 @@ def test_findings_by_hand():
     kept["method"] = ["naive"] * 2 + ["Learn-then-Test, betting"] * 2
     kept["broken"], kept["depth"] = [0.3, 0.4, 0.01, 0.02], [0.5, 0.6, 0.9, 0.8]
     found = findings(cost, data, kept)
-    assert "m on Java: probe 0.90, PPO agent 0.80, confidence 0.50, coin 0.70, fixed exit 0.60." in found[0]
-    assert "probe 0.20 [0.10, 0.30], PPO agent 0.21 [0.11, 0.31], confidence 0.22 [0.12, 0.32]." in found[1]
-    assert "ahead of PPO with its interval above 0 in 1 of 1 settings" in found[2] and found[2].endswith(
-        "in 0."
+    kept_at = (
+        "optimal stopping 0.95, probe 0.90, PPO agent 0.80, confidence 0.50, coin 0.70, fixed exit 0.60."
     )
+    assert f"m on Java: {kept_at}" in found[0]
+    assert "optimal stopping 0.20 [0.10, 0.30], probe 0.21 [0.11, 0.31], PPO agent 0.22" in found[1]
+    assert (
+        "above PPO's in 1 of 1 settings, above the probe's, a classifier of right and wrong, in 0" in found[2]
+    )
+    assert found[2].endswith("whole vocabulary, in 0.")
     assert (
         "10 tokens of the full model's completions give a share of 0.10 [0.00, 1.00], 4,000 of real text 0.30"
         in found[3]

@@ -7,8 +7,8 @@ from eelib.report.findings import interval
 
 CARD = """# Agents of {model}
 
-For each language, the small network that looks at a hidden state and says how probable it is that this exit's token is the last layer's: a supervised probe of the size of the thesis's agent
-(`eelib/rl/probe.py`), kept as plain tensors (`policy.safetensors`, read by `eelib.decoding.policy.load_policy`). They belong to `{model}+aggregated` as it ships, and refuse any other model.
+For each language, the small network that looks at a hidden state and weighs leaving now against what going on is worth: optimal stopping, learnt from recorded rollouts by a network of the size of the thesis's agent
+(`eelib/rl/stopping.py`), kept as plain tensors (`policy.safetensors`, read by `eelib.decoding.policy.load_policy`). A threshold T stands for the price of a full token in right tokens, 1/T - 1: 0 always exits, 1 never. They belong to `{model}+aggregated` as it ships, and refuse any other model.
 `python -m eelib.server` serves them.
 
 | | {languages} |
@@ -17,7 +17,7 @@ For each language, the small network that looks at a hidden state and says how p
 
 The *share* is what the agent wins of what lies between a coin between two fixed exits (0) and an oracle (1), at equal cost with every look charged; with its 95% interval over prompts of projects that no training saw.
 
-**What they promise**, with {confidence:.0%} confidence, of prompts like those of the study's validation and test projects ({prompts} a language, contexts of at most {context} tokens): above this threshold of the probability, no more than the tolerated share of
+**What they promise**, with {confidence:.0%} confidence, of prompts like those of the study's test projects ({prompts} a language, contexts of at most {context} tokens): at this threshold, no more than the tolerated share of
 tokens differs from the full model's on its own text, and a token runs this share of the layers. Chosen by Learn-then-Test with a betting bound (`eelib/evaluation/promises.py`); where the tolerated share is too small for so few prompts, nothing is promised.
 
 {promises}

@@ -6,7 +6,7 @@ import pandas as pd
 
 from eelib.report.figures import LANGUAGES
 
-SCORED = {"probe": "probe", "agent": "PPO agent", "confidence": "confidence"}
+SCORED = {"stopping": "optimal stopping", "probe": "probe", "agent": "PPO agent", "confidence": "confidence"}
 NAMES = {**SCORED, "coin": "coin", "fixed": "fixed exit"}
 
 
@@ -20,14 +20,14 @@ def _at_equal_cost(rows: pd.DataFrame) -> list[str]:
     settings = list(rows[known].groupby(["model", "language"], sort=False))
     if not settings:
         return []
-    kept, won, over_agent, over_confidence = [], [], 0, 0
+    kept, won, ahead = [], [], dict.fromkeys(("agent", "probe", "confidence"), 0)
     for setting, own in settings:
         by = own.set_index("method")
         agreement = by["agreement_at_0.7"]
         kept.append(_of(setting) + ", ".join(f"{NAMES[name]} {agreement[name]:.2f}" for name in NAMES))
         won.append(_of(setting) + ", ".join(f"{SCORED[name]} {interval(by.loc[name])}" for name in SCORED))
-        over_agent += by.loc["probe", "over_agent_low"] > 0
-        over_confidence += by.loc["probe", "over_confidence_low"] > 0
+        for rival in ahead:
+            ahead[rival] += by.loc["stopping", f"over_{rival}_low"] > 0
     return [
         "**At 0.7 of the full model's cost**, every look charged, this share of the full model's tokens is kept. "
         + "; ".join(kept)
@@ -36,8 +36,9 @@ def _at_equal_cost(rows: pd.DataFrame) -> list[str]:
         + "; ".join(won)
         + ".",
         (
-            f"The probe, a supervised classifier of the agent's size and price, is ahead of PPO with its interval above 0 in {over_agent} of "
-            f"{len(settings)} settings, and of softmax confidence, which looks at the whole vocabulary, in {over_confidence}."
+            f"Optimal stopping weighs leaving now against what going on is worth; it has the size and the price of the thesis's agent. Its interval is above PPO's in "
+            f"{ahead['agent']} of {len(settings)} settings, above the probe's, a classifier of right and wrong, in {ahead['probe']}, and above that of softmax confidence, which looks at the "
+            f"whole vocabulary, in {ahead['confidence']}."
         ),
     ]
 
@@ -71,7 +72,7 @@ def _promised(rows: pd.DataFrame) -> list[str]:
     depths = [f"{row.model} on {LANGUAGES[row.language]} {row.depth:.2f}" for row in strict.itertuples()]
     return [
         (
-            f"**A threshold can keep a promise**: chosen by Learn-then-Test on {most['prompts'].iloc[0]} prompts, at most {betting['broken'].max():.1%} of promises are "
+            f"**A threshold can keep a promise**: for optimal stopping, chosen by Learn-then-Test on {most['prompts'].iloc[0]} prompts, at most {betting['broken'].max():.1%} of promises are "
             f"broken in any setting; chosen naively, up to {naive['broken'].max():.0%}. Where {strict['tolerated'].iloc[0]:.0%} of tokens may differ, a token runs this "
             f"share of the layers: {', '.join(depths)}."
         )

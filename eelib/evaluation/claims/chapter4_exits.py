@@ -91,7 +91,8 @@ def energy_linear_published(load: Load) -> list[Reading]:
 def _losses(rows: pd.DataFrame) -> float:
     """Share of ROUGE-L that an early exit loses, less the share of next-token accuracy."""
     means = rows[["rouge_early", "rouge_last", "accuracy_early", "accuracy_last"]].mean()
-    return means["accuracy_early"] / means["accuracy_last"] - means["rouge_early"] / means["rouge_last"]
+    with np.errstate(divide="ignore", invalid="ignore"):  # a model that is never right has no share to lose
+        return means["accuracy_early"] / means["accuracy_last"] - means["rouge_early"] / means["rouge_last"]
 
 
 def sequences_lose_more(results: Results) -> list[Reading]:
