@@ -158,7 +158,7 @@ def test_a_cell_is_equal_within_noise_or_different():
     here = {"timings": timings([1.4, 4.0]), "promises": promises().assign(depth=[0.9, 0.7])}
     table = counted(compared(here, kept, noise=1.5)).set_index("dataset")
     assert table.loc["timings", ["within noise", "different"]].tolist() == [1, 1]
-    assert table.loc["promises", ["equal", "different"]].tolist() == [5, 1]
+    assert table.loc["promises", ["equal", "different"]].tolist() == [7, 1]
     missing = counted(compared({"promises": promises().head(1)}, {"promises": promises()}, 1.5))
     assert missing["missing here"].tolist() == [1] and missing["missing there"].tolist() == [0]
 

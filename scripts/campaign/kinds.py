@@ -63,8 +63,11 @@ def _kept(path: Path, rows: pd.DataFrame) -> str:
 
 def changed_number(place: Place, draw: random.Random) -> str:
     """One number of a dataset is a tenth to a half larger or smaller."""
-    path, rows = _part(place, draw)
-    column = draw.choice(_numbers(rows))
+    while True:
+        path, rows = _part(place, draw)
+        if columns := _numbers(rows):
+            break
+    column = draw.choice(columns)
     row = draw.choice(list(rows.index[rows[column].notna()]))
     value = rows.loc[row, column]
     new = value * draw.choice([0.5, 0.7, 0.9, 1.1, 1.3, 1.5]) if value else 0.5

@@ -30,8 +30,20 @@ def stamp_of(path: Path) -> str:
         case ".md":
             return data.decode().rstrip("\n").rsplit("\n", 1)[-1]
         case ".png":
-            return Image.open(io.BytesIO(data)).info.get("Description", "")
+            return _png_text(path, "Description")
     return _pdf_text(data, "Subject")
+
+
+def _png_text(path: Path, name: str) -> str:
+    """An entry of a PNG's metadata; "" where there is none."""
+    with Image.open(path) as image:
+        return image.info.get(name, "")
+
+
+def _pixels(png: bytes) -> np.ndarray:
+    """(height, width, 3) uint8."""
+    with Image.open(io.BytesIO(png)) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def _pdf_text(data: bytes, name: str) -> str:
@@ -48,7 +60,7 @@ def _pdf_text(data: bytes, name: str) -> str:
 def title_of(path: Path) -> str:
     """What a figure's file calls it."""
     if path.suffix == ".png":
-        return Image.open(path).info.get("Title", "")
+        return _png_text(path, "Title")
     return _pdf_text(path.read_bytes(), "Title")
 
 
@@ -144,7 +156,7 @@ def _apart(path: Path, data: bytes, exhibit: Drawn) -> str:
         )
     if path.suffix == ".pdf":
         return "it shows something else"
-    own, drawn = (np.asarray(Image.open(source).convert("RGB")) for source in (path, io.BytesIO(data)))
+    own, drawn = (_pixels(picture) for picture in (path.read_bytes(), data))
     if own.shape != drawn.shape:
         return f"it is {own.shape[1]} x {own.shape[0]} pixels, drawn anew {drawn.shape[1]} x {drawn.shape[0]}"
     return f"{np.any(own != drawn, axis=-1).mean():.2%} of its pixels are others"
@@ -211,5 +223,5 @@ def _same_picture(one: bytes, other: bytes) -> bool:
     """Whether two PNG files show the same pixels."""
     if one == other:
         return True
-    left, right = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in (one, other))
+    left, right = (_pixels(picture) for picture in (one, other))
     return left.shape == right.shape and bool((left == right).all())
