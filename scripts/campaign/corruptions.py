@@ -4,10 +4,11 @@
 
 Each is one careless or dishonest change: a number, a unit, a label, a row, a stamp, a picture, a cell. A corruption is *found* if
 any check says something. It is found *without hashes* if a check says something that reads no kept hash of a file: as if whoever
-changed the file had hashed it again. It is found *by the data alone* if besides no stage is read: as in `reference/`.
+changed the file had hashed it again. It is found *by the data alone* if neither a hash, a stage nor a stamp is read: by the dictionary,
+by what must hold, or because notebooks draw something else from the datasets. Records and stamps are no data, and never found so.
 
 The run must be right before. Of each corruption only the checks are run that read what was changed, since the others have found
-nothing before and read the same. Without `--quick` notebooks are drawn anew where nothing but hashes and stages has told.
+nothing before and read the same. Without `--quick` notebooks that read a corrupted dataset are drawn anew where the data has told nothing yet.
 """
 
 import argparse
@@ -26,47 +27,69 @@ from eelib.study.verify.check import check_relations, check_shown, checked, redr
 from eelib.study.verify.finding import Place, Report
 from eelib.study.verify.kept import read_datasets
 
-HASHES, STAGES = {"hashes"}, {"records", "parts", "stamps"}
+HASHES = {"hashes"}
+Told = tuple[set[str], bool]  # the checks that say something, and whether the data alone does
 
 
-def told(place: Place, touched: str, profile, pages, quick: bool) -> set[str]:
-    """The checks that say something about what was changed."""
-    report = Report()
-    if touched == "exhibits":
-        exhibits.check_stamped(place, report)
-        exhibits.check_hashes(place, report)
-        check_shown(place, pages, report)
-    elif touched == "records":
-        made_by = records.check_records(place, report)
-        records.check_stamps(place, made_by, report)
-        records.check_files(place, report)
-    else:
-        tidy.check_parts(place, report)
-        datasets = read_datasets(place.results, place.suffix)
-        tidy.check_columns(place, report)
-        tidy.check_values(datasets, report)
-        tidy.check_whole(datasets, report)
-        check_relations(datasets, report, touched)
-        if not quick and {check for check, _ in report.wrong} <= HASHES | STAGES:
-            check_shown(place, redrawn(place, profile, datasets, False), report)
-    return {check for check, _ in report.wrong}
+class Campaign:
+    """Corrupting a copy of a run.
 
+    Parameters
+    ----------
+    quick: do not draw notebooks anew for datasets that are corrupted.
+    """
 
-def table(found: dict[str, list[set[str]]]) -> pd.DataFrame:
-    """By kind: how many, how many are found, without hashes, and by the data alone (none: it is no data)."""
-    rows = []
-    for kind, said in found.items():
-        alone = sum(bool(checks - HASHES - STAGES) for checks in said)
-        rows.append(
-            {
-                "kind": kind.replace("_", " "),
-                "injected": len(said),
-                "found": sum(map(bool, said)),
-                "without hashes": sum(bool(checks - HASHES) for checks in said),
-                "without hashes and stages": alone,
-            }
+    def __init__(self, profile: str, quick: bool):
+        self.profile, self.quick = load_profile(profile, {}), quick
+        self.run = Place.of_run(profile)
+        datasets = read_datasets(self.run.results, "")
+        self.pages, self.alone = (
+            redrawn(self.run, self.profile, datasets, has_stages) for has_stages in (True, False)
         )
-    frame = pd.DataFrame(rows)
+
+    def right(self) -> Report:
+        """What is wrong before anything is corrupted."""
+        report = checked(self.run, self.profile, self.pages)
+        check_shown(self.run, self.alone, report)
+        return report
+
+    def told(self, place: Place, touched: str) -> Told:
+        """What is said about what was changed."""
+        report, alone = Report(), Report()
+        if touched == "exhibits":
+            exhibits.check_stamped(place, report)
+            exhibits.check_hashes(place, report)
+            check_shown(place, self.pages, report)
+            check_shown(place, self.alone, alone)
+        elif touched == "records":
+            made_by = records.check_records(place, report)
+            records.check_stamps(place, made_by, report)
+            records.check_files(place, report)
+        else:
+            tidy.check_parts(place, report)
+            datasets = read_datasets(place.results, place.suffix)
+            tidy.check_columns(place, alone)
+            tidy.check_values(datasets, alone)
+            tidy.check_whole(datasets, alone)
+            check_relations(datasets, alone, touched)
+            if not alone.wrong and not self.quick:
+                pages = redrawn(place, self.profile, datasets, False, touched)
+                check_shown(place, pages, alone)
+        return {check for check, _ in report.wrong + alone.wrong}, bool(alone.wrong)
+
+
+def table(found: dict[str, list[Told]]) -> pd.DataFrame:
+    """By kind: how many, how many are found, without hashes, and by the data alone."""
+    frame = pd.DataFrame(
+        {
+            "kind": kind.replace("_", " "),
+            "injected": len(said),
+            "found": sum(bool(checks) for checks, _ in said),
+            "without hashes": sum(bool(checks - HASHES) for checks, _ in said),
+            "by the data alone": sum(alone for _, alone in said),
+        }
+        for kind, said in found.items()
+    )
     return pd.concat([frame, frame.sum(numeric_only=True).to_frame().T.assign(kind="all")], ignore_index=True)
 
 
@@ -80,10 +103,8 @@ def main() -> None:
         "--quick", action="store_true", help="do not draw notebooks anew for corrupted datasets"
     )
     args = parser.parse_args()
-    profile = load_profile(args.profile, {})
-    run = Place.of_run(args.profile)
-    pages = redrawn(run, profile, read_datasets(run.results, ""), True)
-    before = checked(run, profile, pages)
+    campaign = Campaign(args.profile, args.quick)
+    run, before = campaign.run, campaign.right()
     if before.wrong:
         parser.exit(2, f"error: the run is not right before: {before.wrong[0][1]}\n")
     found, draw = defaultdict(list), random.Random(args.seed)
@@ -98,10 +119,10 @@ def main() -> None:
         for number in range(args.count):
             kind = KINDS[number % len(KINDS)]
             touched = kind(copy, draw)
-            checks = told(copy, touched, profile, pages, args.quick)
-            found[kind.__name__].append(checks)
+            checks, alone = campaign.told(copy, touched)
+            found[kind.__name__].append((checks, alone))
             print(
-                f"{number + 1:3d} {kind.__name__:20s} {touched:18s} {', '.join(sorted(checks)) or 'not found'}",
+                f"{number + 1:3d} {kind.__name__:20s} {touched:18s} {', '.join(sorted(checks)) or 'not found'}{'' if alone else ' (not by the data alone)'}",
                 flush=True,
             )
             _restore(run, copy)

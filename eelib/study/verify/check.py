@@ -13,6 +13,7 @@ from eelib import paths
 from eelib.errors import InputError
 from eelib.profile import Profile
 from eelib.study.exhibits import hashes_of
+from eelib.study.graph import NODES
 from eelib.study.notebooks import notebooks
 from eelib.study.verify import completions, exhibits, records, relations, rivals, tidy
 from eelib.study.verify.finding import Place, Report, where
@@ -151,9 +152,13 @@ def check_shown(place: Place, pages: list[Redrawn], report: Report) -> None:
 
 
 def redrawn(
-    place: Place, profile: Profile, datasets: dict[str, pd.DataFrame], has_stages: bool
+    place: Place,
+    profile: Profile,
+    datasets: dict[str, pd.DataFrame],
+    has_stages: bool,
+    touching: str = "",
 ) -> list[Redrawn]:
-    """Every notebook on what is kept, if the run or the pages have it."""
+    """Every notebook on what is kept, if the run or the pages have it; with `touching` only those that name a node of that dataset."""
     stamps = (
         {
             name: exhibits.stamp_of(next(iter(files.values())))
@@ -172,4 +177,9 @@ def redrawn(
     )
     there = place.pages or place.results / "notebooks"
     suffix = ".md" if place.pages else ".ipynb"
-    return [redraw(path, study) for path in notebooks().values() if (there / f"{path.stem}{suffix}").exists()]
+    names = [touching, *(node.name for node in NODES.values() if node.dataset == touching)]
+    return [
+        redraw(path, study)
+        for path in notebooks().values()
+        if (there / f"{path.stem}{suffix}").exists() and any(name in path.read_text() for name in names)
+    ]

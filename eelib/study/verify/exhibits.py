@@ -123,11 +123,10 @@ def check_stamped(place: Place, report: Report) -> None:
 
 def check_drawn(place: Place, pages: list[Redrawn], report: Report) -> None:
     """Exhibits of a run are what today's code draws of its data, byte for byte."""
-    files, seen = files_of(place), set()
+    files = files_of(place)
     for page in pages:
         for exhibit in page.drawn:
             report.looked("drawn")
-            seen.add(exhibit.name)
             own = files.get(exhibit.name, {})
             for suffix, data in exhibit.files.items():
                 if suffix not in own:
@@ -139,8 +138,13 @@ def check_drawn(place: Place, pages: list[Redrawn], report: Report) -> None:
                         "drawn",
                         f"{own[suffix]} is not what its data gives: {_apart(own[suffix], data, exhibit)}.",
                     )
+
+
+def check_strays(place: Place, pages: list[Redrawn], report: Report) -> None:
+    """Every exhibit is drawn by a notebook; not told where a cell could not be run."""
     if not any(page.skipped or page.failed for page in pages):
-        for name in sorted(set(files) - seen):
+        drawn = {exhibit.name for page in pages for exhibit in page.drawn}
+        for name in sorted(set(files_of(place)) - drawn):
             report.find("drawn", f"No notebook draws the exhibit {name}.")
 
 
