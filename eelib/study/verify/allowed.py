@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from eelib.decoding.cache import CacheMode
-from eelib.evaluation.equal_cost import DRAWN
+from eelib.evaluation.equal_cost import DRAWN, RIVALS
 from eelib.evaluation.probe_data import PARTS
 from eelib.evaluation.variants import VARIANTS
+from eelib.rl.reward import REWARDS
 from eelib.training.tuned import KINDS
 
 
@@ -35,7 +36,7 @@ SHARE, MAYBE_SHARE = Values(0, 1), Values(0, 1, gaps=True)
 WON = Values(-20, 1, gaps=True)
 DIFFERENCE = Values(-20, 20, gaps=True)
 COUNT, FROM_ZERO, JOULES = Values(1), Values(0), Values(1e-9, 1e6, gaps=True)
-METHODS = ("confidence", "agent", "probe", "fixed", "coin", "oracle")
+METHODS = ("confidence", "agent", "probe", "stopping", "fixed", "coin", "oracle")
 SETTING = {"language": _names("java", "python")}
 DECODED = SETTING | {
     "kind": _names(*KINDS, gaps=True),
@@ -83,13 +84,15 @@ ALLOWED: dict[str, dict[str, Values]] = {
     | {
         "method": _names(*METHODS),
         **dict.fromkeys(("share", "low", "high"), WON),
-        **{
-            f"over_{rival}{end}": DIFFERENCE
-            for rival in ("agent", "confidence")
-            for end in ("", "_low", "_high")
-        },
+        **{f"over_{rival}{end}": DIFFERENCE for rival in RIVALS for end in ("", "_low", "_high")},
         "agreement_at_0.7": SHARE,
         "agreement_at_0.8": SHARE,
+    },
+    "reward_audit": SETTING
+    | {
+        "reward": _names(*REWARDS),
+        **dict.fromkeys(("before", "at", "past"), Values(-4, 4, gaps=True)),
+        **dict.fromkeys(("share", "low", "high"), WON),
     },
     "probe_data": SETTING
     | {
@@ -137,6 +140,7 @@ CROSSED: dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
     "validation_losses": (("model", "language"), (("kind",), ("layer",))),
     "agents": (("model", "language"), (("against",), ("over", "method"))),
     "equal_cost": (("model", "language"), (("method",),)),
+    "reward_audit": (("model", "language"), (("reward",),)),
     "probe_data": (("model", "language"), (("learnt_from", "tokens"),)),
     "cost_curves": (("model", "language"), (("method",), ("cost",))),
     "promises": (("model", "language"), (("tolerated",), ("prompts",), ("method",))),
@@ -147,9 +151,10 @@ CROSSED: dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
 
 # How many rows a place has, where the code says it. Confidence has no thresholds of its own: three rows, not four.
 ROWS = {
-    "equal_cost": 6,
-    "cost_curves": 6 * DRAWN,
+    "equal_cost": len(METHODS),
+    "cost_curves": len(METHODS) * DRAWN,
     "agents": 2 * 3,
+    "reward_audit": len(REWARDS),
     "probe_data": 2 + len(PARTS),
     "variants": len(VARIANTS),
 }

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from eelib.evaluation.equal_cost import RIVALS
 from eelib.evaluation.promises import DRAWS
 from eelib.study.verify.completions import Broken
 from eelib.study.verify.relations import NEAR, SETTING, Datasets
@@ -17,9 +18,12 @@ def intervals(data: Datasets) -> Broken:
     """A mean lies in its interval, or next to it: a bootstrap's ends are quantiles of the same mean drawn anew."""
     for dataset, triples in {
         "agents": [("share", "low", "high")],
-        "equal_cost": [(mean, f"{mean}_low", f"{mean}_high") for mean in ("over_agent", "over_confidence")]
+        "equal_cost": [
+            (mean, f"{mean}_low", f"{mean}_high") for mean in (f"over_{rival}" for rival in RIVALS)
+        ]
         + [("share", "low", "high")],
         "probe_data": [("share", "low", "high")],
+        "reward_audit": [("share", "low", "high")],
         "variants": [("share", "low", "high")],
     }.items():
         rows = data.get(dataset)
@@ -63,10 +67,10 @@ def single_agents(data: Datasets) -> Broken:
 def equal_costs(data: Datasets) -> Broken:
     """What criteria win over each other are differences of their shares, and shares are areas between the drawn curves."""
     rows, curves = data["equal_cost"], data.get("cost_curves")
-    scored = rows["method"].isin(["confidence", "agent", "probe"])
+    scored = rows["method"].isin([*RIVALS, "stopping"])
     strange = rows[~scored & rows[["share", "over_agent", "over_confidence"]].notna().any(axis=1)]
     yield "a fixed exit, a coin and an oracle have no share", strange
-    for rival in ("agent", "confidence"):
+    for rival in RIVALS:
         theirs = rows[rows["method"] == rival].set_index(SETTING)["share"]
         of_rival = theirs.reindex(pd.MultiIndex.from_frame(rows[SETTING])).to_numpy()
         apart = scored & ((rows["share"] - of_rival - rows[f"over_{rival}"]).abs() > NEAR)
@@ -112,6 +116,7 @@ def equal_costs(data: Datasets) -> Broken:
             "coin": "oracle",
             "agent": "oracle",
             "probe": "oracle",
+            "stopping": "oracle",
             "confidence": "oracle",
         }.items():
             crossing = by[below] > by[above] + NEAR
@@ -124,7 +129,7 @@ def equal_costs(data: Datasets) -> Broken:
             yield "the full model's cost buys the full model's tokens", whole
         # A criterion's own curve is a line between chosen points: neighbours are near.
         usual = by.drop(columns="fixed").diff().abs().median().median()
-        for method in ("agent", "probe", "confidence", "coin"):
+        for method in (*RIVALS, "stopping", "coin"):
             bent = (by[method] - (by[method].shift(1) + by[method].shift(-1)) / 2).abs() > max(
                 0.06, 6 * usual
             )
@@ -144,8 +149,7 @@ def equal_costs(data: Datasets) -> Broken:
         gap = np.trapezoid(by["oracle"] - by["coin"], by.index)
         if gap > 0.01:
             area = {
-                name: np.trapezoid(by[name] - by["coin"], by.index) / gap
-                for name in ("agent", "probe", "confidence")
+                name: np.trapezoid(by[name] - by["coin"], by.index) / gap for name in (*RIVALS, "stopping")
             }
             off = [
                 name
