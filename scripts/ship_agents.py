@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/ship_agents.py laptop
 
-For every model of the profile whose fine-tuning ships; the run has to be there. What was shipped before is replaced.
+For every model of the profile whose fine-tuning ships and whose policy is better than a coin at equal cost; the run has to be there. What was shipped before is replaced.
 """
 
 import argparse
@@ -38,7 +38,11 @@ def promised(recorded: Rollouts, policy: ExitPolicy) -> list[dict]:
 def ship(study: Study, model: str) -> None:
     """Write the agents of one model and their card."""
     records, folder = {}, paths.MODELS / model / "agents"
-    costs = study.table_of("equal_cost")
+    costs = study.table_of("equal_cost", model=model)
+    own = costs[costs["method"] == "stopping"]
+    if not (own["low"] > 0).all():
+        print(f"{model}: no agent ships, for one of {own['share'].min():.2f} is no better than a coin.")
+        return
     for language in study.profile.languages:
         here = {"model": model, "language": language}
         made, policy = study.need("stopping", **here, seed=0), study.load("stopping", **here, seed=0)
