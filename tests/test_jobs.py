@@ -37,7 +37,7 @@ def study(monkeypatch, tmp_path) -> Study:
 
 
 def test_every_stage_is_made_once_after_what_it_reads_and_apart_from_what_is_timed(study):
-    jobs = planned(study, notebooks(ROOT), apart=True)
+    jobs = planned(study, notebooks(), apart=True)
     languages, settings = ["java", "python"], [f"{m}-{k}" for m, k in study.settings]
     assert set(jobs) == {*languages, *settings, *(f"{setting}-timed" for setting in settings)}
     assert [job["timed"] for job in jobs.values()] == sorted(job["timed"] for job in jobs.values())
@@ -59,7 +59,7 @@ def test_every_stage_is_made_once_after_what_it_reads_and_apart_from_what_is_tim
 
 
 def test_one_job_where_nothing_may_run_beside_anything(study):
-    jobs = planned(study, notebooks(ROOT), apart=False)
+    jobs = planned(study, notebooks(), apart=False)
     assert jobs == {"study": {"place": {}, "timed": False, "nodes": list(NODES), "forced": [], "after": []}}
 
 
@@ -141,7 +141,7 @@ def test_slurm_runs_the_nodes_and_what_is_timed_alone(monkeypatch, capfd):
     monkeypatch.chdir(ROOT)
     study = Study("", load_profile("ci"), "ci", force=True)
     began = time.time()
-    make_nodes(study, notebooks(ROOT), "", "slurm")
+    make_nodes(study, notebooks(), "", "slurm")
     for node in NODES.values():
         for place in study.places(node):
             assert (study.stage(node, place).folder(study.root) / RECORD).stat().st_mtime > began

@@ -41,8 +41,11 @@ def command(monkeypatch, capsys):
 # --- the command line ---
 
 WRONG = [
-    (["--only", "99"], "error: There is no notebook '99': allowed are 01, 02, 03, 04, 05, 06, 07, 09, 12."),
-    (["--from", "5"], "error: There is no notebook '5': allowed are 01, 02, 03, 04, 05, 06, 07, 09, 12."),
+    (
+        ["--only", "99"],
+        "error: There is no notebook '99': allowed are 01, 02, 03, 04, 05, 06, 07, 09, 11, 12.",
+    ),
+    (["--from", "5"], "error: There is no notebook '5': allowed are 01, 02, 03, 04, 05, 06, 07, 09, 11, 12."),
     (["--from", "04", "--only", "05"], "error: --from and --only exclude each other: give one of them."),
     (
         ["--profile", "desktop"],
