@@ -12,9 +12,10 @@ from eelib.evaluation.cost import criterion_prices, look_price, policy_flops, st
 from eelib.evaluation.equal_cost import Account, best_within, subsets
 from eelib.evaluation.offline import policy_exits
 from eelib.models.pico import pico_config
+from eelib.rl.perceptron import Recipe
 from eelib.rl.probe import train_probe
 from eelib.rl.rollouts import Rollouts
-from eelib.rl.stopping import StoppingRecipe, continuing, train_stopping
+from eelib.rl.stopping import continuing, train_stopping
 
 CONFIG = pico_config("llama-pico", VOCABULARY, bos=0, eos=1, pad=2, layers=12)
 STOPS = np.array([4, 6, 10, 12])
@@ -193,7 +194,7 @@ def test_the_account_takes_a_priced_policy_at_every_price(account):
     known = np.where(account.unseen.correct[..., None], 1.0, -1.0) * np.ones(128, np.float32)
     recorded = rollouts(account.unseen.correct, known.astype(np.float32))
     seeing = Account(CONFIG, recorded, recorded, 100)
-    priced = train_stopping(recorded, seeing.prices, 0, "model", StoppingRecipe(steps=300))
+    priced = train_stopping(recorded, seeing.prices, 0, "model", Recipe(steps=300))
     assert seeing.share([seeing.of_policy(priced)], np.arange(4)) > 0.9
 
 

@@ -6,7 +6,8 @@ from eelib.decoding.policy import ExitPolicy
 from eelib.evaluation.equal_cost import Account
 from eelib.models.loading import load_config
 from eelib.rl.agent import one_thread
-from eelib.rl.probe import ProbeRecipe, train_probe
+from eelib.rl.perceptron import Recipe
+from eelib.rl.probe import train_probe
 from eelib.rl.rollouts import Rollouts
 
 PARTS = (0.25, 0.5, 1.0)  # of the prefixes
@@ -38,7 +39,7 @@ def probe_data(
     account = Account(load_config(model), unseen, chosen, max_tokens)
     sets = [("completions", rollouts)]
     sets += [("real text", prefixes.first(max(1, int(part * len(prefixes))))) for part in PARTS]
-    recipe = ProbeRecipe(steps=probe_steps)
+    recipe = Recipe(steps=probe_steps)
     with one_thread():
         probes = [(name, own.last.size, train_probe(own, chosen, 0, model, recipe)) for name, own in sets]
     probes.append(("both", rollouts.last.size + prefixes.last.size, probe))

@@ -6,14 +6,14 @@ both, so that a network can be fitted to it without any sampling: PPO's goal wit
 
 import numpy as np
 import pandas as pd
-import torch
 import torch.nn.functional as F
 
 from eelib.evaluation.equal_cost import Account
 from eelib.models.loading import load_config
 from eelib.profile import Reinforcement
 from eelib.rl.agent import coefficients_for, one_thread
-from eelib.rl.probe import ProbeRecipe, fit
+from eelib.rl.perceptron import Recipe, per_token
+from eelib.rl.probe import fit
 from eelib.rl.reward import REWARDS, Reward, RewardCoefficients
 from eelib.rl.rollouts import Rollouts
 
@@ -39,13 +39,10 @@ def reward_audit(
     """
     account = Account(load_config(model), unseen, chosen, max_tokens)
     coefficients = coefficients_for(language, reinforcement)
-    recipe, learnt, rows = ProbeRecipe(steps=reinforcement.probe_steps), rollouts.joined(prefixes), []
+    recipe, learnt, rows = Recipe(steps=reinforcement.probe_steps), rollouts.joined(prefixes), []
     for name, reward in REWARDS.items():
         row = {"reward": name} | margins_by_place(unseen, margins(unseen, reward, coefficients))
-        targets = [
-            torch.from_numpy(margins(recorded, reward, coefficients)).float().flatten(0, 1)
-            for recorded in (learnt, chosen)
-        ]
+        targets = [per_token(margins(recorded, reward, coefficients)) for recorded in (learnt, chosen)]
         with one_thread():
             policy = fit(learnt, chosen, *targets, F.mse_loss, 0, tuned_key, recipe)
         curve = account.of_policy(policy)

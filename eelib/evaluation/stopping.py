@@ -5,8 +5,9 @@ from pathlib import Path
 from eelib.evaluation.cost import stop_prices
 from eelib.models.loading import load_config
 from eelib.rl.agent import one_thread
+from eelib.rl.perceptron import Recipe
 from eelib.rl.rollouts import Rollouts
-from eelib.rl.stopping import StoppingRecipe, train_stopping
+from eelib.rl.stopping import train_stopping
 
 
 def fit_stopping(
@@ -27,6 +28,6 @@ def fit_stopping(
     """
     costs = stop_prices(load_config(model), rollouts.stops, max_tokens)
     with one_thread():
-        train_stopping(
-            rollouts.joined(prefixes), costs, seed, tuned_key, StoppingRecipe(steps=stopping_steps)
-        ).save(folder)
+        train_stopping(rollouts.joined(prefixes), costs, seed, tuned_key, Recipe(steps=stopping_steps)).save(
+            folder
+        )

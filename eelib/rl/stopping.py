@@ -8,32 +8,20 @@ network's further input, so that one training serves all trade-offs.
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from eelib.decoding.policy import PRICES, ExitPolicy
-from eelib.rl.perceptron import Examples, Perceptron
+from eelib.rl.perceptron import Examples, Perceptron, Recipe, descend, per_token
 from eelib.rl.rollouts import Rollouts
 
-
-@dataclass(frozen=True)
-class StoppingRecipe:
-    """How a stopping policy is fitted: as a probe is (`ProbeRecipe`)."""
-
-    hidden_units: int = 64
-    hidden_layers: int = 2
-    steps: int = 3000
-    batch_size: int = 48
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
-    noise: float = 0.5
+RECIPE = Recipe(steps=3000)
 
 
 def train_stopping(
-    rollouts: Rollouts, costs: np.ndarray, seed: int, model: str, recipe: StoppingRecipe | None = None
+    rollouts: Rollouts, costs: np.ndarray, seed: int, model: str, recipe: Recipe = RECIPE
 ) -> ExitPolicy:
     """Fit the values of leaving and of going on, at prices drawn anew for every token.
 
@@ -42,32 +30,23 @@ def train_stopping(
     costs: (E + 1,) of leaving at each stop, as shares of the full model's token.
     model: fingerprint of the model the states come from, kept with the policy.
     """
-    recipe = recipe or StoppingRecipe()
     examples, generator = Examples(rollouts, direction=True), torch.Generator().manual_seed(seed)
-    states, correct, steps = examples.states, examples.correct, torch.from_numpy(np.diff(costs)).float()
-    network = Perceptron(
-        states.shape[-1], recipe.hidden_units, recipe.hidden_layers, 2, generator, priced=True
-    )
-    optimizer = torch.optim.AdamW(
-        network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, recipe.steps)
+    correct, steps = per_token(rollouts.correct), torch.from_numpy(np.diff(costs)).float()
+    network = Perceptron(examples.states.shape[-1], recipe, 2, generator, priced=True)
     low, high = map(math.log, PRICES)
-    for _ in range(recipe.steps):
-        rows = torch.randint(len(states), (recipe.batch_size,), generator=generator)
-        noise = recipe.noise * torch.randn((recipe.batch_size, *states.shape[1:]), generator=generator)
-        log_prices = low + (high - low) * torch.rand(recipe.batch_size, generator=generator)
-        go_on, leave = network(states[rows] + noise, log_prices).unbind(-1)
+
+    def loss_of(rows: Tensor, noisy: Tensor) -> Tensor:
+        log_prices = low + (high - low) * torch.rand(len(rows), generator=generator)
+        go_on, leave = network(noisy, log_prices).unbind(-1)
         prices = log_prices.exp()
         worth = continuing(go_on.detach(), leave.detach(), correct[rows], prices, steps)
         # Where layers are dear, values are large: their errors are weighed down to those of the others.
         errors = (leave - correct[rows]) ** 2 + (go_on - worth) ** 2 / (1 + prices)[:, None]
-        loss = errors.mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return network.export(examples, model, direction=True)
+        return errors.mean()
+
+    for _ in descend(network, examples, recipe, generator, loss_of):
+        pass
+    return network.export(examples, model)
 
 
 def continuing(go_on: Tensor, leave: Tensor, correct: Tensor, prices: Tensor, steps: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from eelib.decoding.policy import ExitPolicy, load_policy
 from eelib.models.loading import CodeModel, device
 from eelib.profile import Context, Reinforcement
 from eelib.rl.agent import coefficients_for, one_thread, train_agent
-from eelib.rl.probe import ProbeRecipe, train_probe
+from eelib.rl.perceptron import Recipe
+from eelib.rl.probe import train_probe
 from eelib.rl.rollouts import Rollouts, record, record_prefixes
 
 
@@ -72,7 +73,7 @@ def fit_probe(
 ) -> None:
     """One supervised probe: `policy.safetensors`, `policy.json`."""
     with one_thread():
-        train_probe(rollouts.joined(prefixes), chosen, seed, tuned_key, ProbeRecipe(steps=probe_steps)).save(
+        train_probe(rollouts.joined(prefixes), chosen, seed, tuned_key, Recipe(steps=probe_steps)).save(
             folder
         )
 
