@@ -16,6 +16,7 @@ from eelib.study.verify import exhibits, records, relations, rivals, tidy
 from eelib.study.verify.check import verify
 from eelib.study.verify.compare import compare, compared, counted, noise_ratio
 from eelib.study.verify.finding import Place, Report
+from eelib.study.verify.kept import KeptStudy
 from eelib.study.verify.redraw import bare
 
 
@@ -179,3 +180,9 @@ def test_a_comparison_writes_what_differs(tmp_path, capsys):
     assert compare("ci", tmp_path) == 1
     assert pd.read_csv(run.results / "compare.csv")["column"].tolist() == ["early"]
     assert "different" in capsys.readouterr().out
+
+
+def test_a_table_of_others_numbers_says_whose_they_are():
+    study = KeptStudy("12", load_profile("ci", {}), "ci")
+    study.table(pd.DataFrame({"a": [1]}), "table_a", published_by="the authors")
+    assert study.drawn[0].stamp == "published numbers of the authors"

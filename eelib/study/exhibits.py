@@ -19,6 +19,21 @@ def keep_exhibit(results: Path, name: str, stamp: str, files: Iterable[Path]) ->
     write_whole(results / FOLDER / f"{name}.json", text.encode())
 
 
+def inputs_name(keys: Iterable[str]) -> str:
+    """What a stamp calls some inputs, by their keys."""
+    return hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()[:8]
+
+
+def inputs_stamp(variant: str, keys: Iterable[str], commits: Iterable[str]) -> str:
+    """The stamp of an exhibit that is made from stages: their keys, and the commits that made them."""
+    return f"{variant} profile · commit {', '.join(sorted(set(commits)))} · inputs {inputs_name(keys)}"
+
+
+def others_stamp(published_by: str) -> str:
+    """The stamp of an exhibit of others' published numbers."""
+    return f"published numbers of {published_by}"
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as stream:

@@ -24,7 +24,6 @@ import torch
 
 from eelib import paths
 from eelib.errors import FailedJob, InputError
-from eelib.provenance import PACKAGE
 from eelib.study.graph import NODES, SETTING
 from eelib.study.node import Node, Place
 from eelib.study.notebook import open_study
@@ -108,8 +107,8 @@ def make_nodes(study: Study, chosen: Collection[str], settings: str, executor: s
         (folder / "plan.json").write_text(json.dumps(plan, indent=1) + "\n")
         where = ["--cores", str(cores)]
         if executor is not None:
-            where = ["--workflow-profile", str(PACKAGE.parent / "executors" / executor)]
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(PACKAGE.parent / "Snakefile")]
+            where = ["--workflow-profile", str(paths.ROOT / "executors" / executor)]
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.ROOT / "Snakefile")]
         command += ["--directory", str(folder), "--nolock", "--scheduler", "greedy", *where]
         # Jobs run in the repository, wherever the run was started.
         environment = os.environ | {"EELIB_OUTPUT": str(paths.output().absolute())}

@@ -30,7 +30,7 @@ from eelib.profile import (
     profile_names,
     variant_name,
 )
-from eelib.provenance import PACKAGE, folder_hash
+from eelib.provenance import folder_hash
 from eelib.study.notebooks import notebooks
 from eelib.study.store import room_on_disk
 
@@ -41,7 +41,7 @@ def run_key(notebook: Path, parameters: dict, profile: Profile) -> str:
     if profile.data.path is not None:
         digest.update(folder_hash(Path(profile.data.path)).encode())
     files = [notebook, paths.PROFILES / f"{profile.name}.yaml"]
-    files += sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".csv", ".json"))
+    files += sorted(path for path in paths.PACKAGE.rglob("*") if path.suffix in (".py", ".csv", ".json"))
     files += sorted(path for path in paths.MODELS.rglob("*") if path.is_file())
     files += sorted(paths.DATA.glob("*.csv"))  # the hashes of the shipped corpora
     digest.update((paths.ROOT / "requirements.lock").read_bytes())
@@ -190,7 +190,7 @@ def run(args: argparse.Namespace) -> None:
     variant = variant_name(profile.name, parse_settings(settings))
     chosen = chosen_notebooks(args)
     if args.executor is not None:
-        executors = sorted(path.parent.name for path in PACKAGE.parent.glob("executors/*/config.yaml"))
+        executors = sorted(path.parent.name for path in paths.ROOT.glob("executors/*/config.yaml"))
         check_choice("executor", args.executor, executors)
     started = time.monotonic()
     print(f"Profile {profile.name} of {', '.join(profile_names())}: {profile.description}", flush=True)

@@ -1,6 +1,5 @@
 """The study under one profile: its stages, made or found, their tables, and where figures and tables go."""
 
-import hashlib
 import json
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -21,7 +20,7 @@ from eelib.report.figures import save_figure
 from eelib.report.tables import save_table, shown
 from eelib.rl.agent import one_thread
 from eelib.study.datasets import write_rows
-from eelib.study.exhibits import keep_exhibit
+from eelib.study.exhibits import inputs_name, inputs_stamp, keep_exhibit, others_stamp
 from eelib.study.graph import AXES, NODES
 from eelib.study.node import TABLE, Input, Node, Place, matches, plain, products
 from eelib.study.notebooks import notebooks
@@ -222,12 +221,11 @@ class Study:
         if not nodes:
             return f"{self.variant} profile · commit {provenance.commit()} · from the configuration alone"
         inputs = sorted(self.inputs(*nodes, **asked), key=lambda artifact: artifact.key)
-        name = hashlib.sha256("".join(artifact.key for artifact in inputs).encode()).hexdigest()[:8]
-        kept = self.root.with_name("stamps") / f"{name}.json"
+        keys = [artifact.key for artifact in inputs]
+        kept = self.root.with_name("stamps") / f"{inputs_name(keys)}.json"
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps([paths.shown(artifact.path) for artifact in inputs], indent=1) + "\n")
-        commits = ", ".join(sorted({artifact.record["commit"] for artifact in inputs}))
-        return f"{self.variant} profile · commit {commits} · inputs {name}"
+        return inputs_stamp(self.variant, keys, [artifact.record["commit"] for artifact in inputs])
 
     def figure(
         self, figure: Figure, name: str, *nodes: str | Node, published_by: str | None = None, **asked: Any
@@ -236,7 +234,7 @@ class Study:
 
         One of others' published numbers says whose they are instead (`published_by`).
         """
-        stamp = self.stamp(*nodes, **asked) if published_by is None else _published(published_by)
+        stamp = self.stamp(*nodes, **asked) if published_by is None else others_stamp(published_by)
         files = save_figure(figure, name, paths.figures() / self.variant, stamp)
         keep_exhibit(paths.results() / self.variant, name, stamp, files)
         return figure
@@ -251,15 +249,10 @@ class Study:
         **asked: Any,
     ) -> Styler:
         """Save a table as CSV and Markdown with its stamp, as `figure` does, and return it for the notebook to show."""
-        stamp = self.stamp(*nodes, **asked) if published_by is None else _published(published_by)
+        stamp = self.stamp(*nodes, **asked) if published_by is None else others_stamp(published_by)
         files = save_table(frame, name, paths.tables() / self.variant, stamp, floats or {})
         keep_exhibit(paths.results() / self.variant, name, stamp, files)
         return shown(frame, floats)
-
-
-def _published(by: str) -> str:
-    """The stamp of what shows others' numbers and none of ours."""
-    return f"published numbers of {by}"
 
 
 class _Call:

@@ -4,7 +4,6 @@ Notebooks run on it as they are. So what they show is made anew from the data, b
 What needs more than the datasets, a model or recorded states, is read from the stages where there are some.
 """
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from eelib.errors import InputError
 from eelib.report.figures import save_figure
 from eelib.report.tables import save_table, shown
 from eelib.study.datasets import COUNT, DATASETS
+from eelib.study.exhibits import inputs_stamp, others_stamp
 from eelib.study.node import Node
 from eelib.study.node import Place as At
 from eelib.study.store import RECORD, Artifact
@@ -117,8 +117,7 @@ class KeptStudy(Study):
         self, figure: Figure, name: str, *nodes: str | Node, published_by: str | None = None, **asked: Any
     ) -> Figure:
         """Keep the figure among what was drawn."""
-        known = published_by and f"published numbers of {published_by}"
-        stamp = known or self._stamp(*nodes, **asked)
+        stamp = others_stamp(published_by) if published_by else self._stamp(*nodes, **asked)
         self._draw(name, stamp, lambda folder, text: save_figure(figure, name, folder, text))
         return figure
 
@@ -128,10 +127,11 @@ class KeptStudy(Study):
         name: str,
         *nodes: str | Node,
         floats: dict[str, str] | None = None,
+        published_by: str | None = None,
         **asked: Any,
     ) -> Styler:
         """Keep the table among what was drawn."""
-        stamp = self._stamp(*nodes, **asked)
+        stamp = others_stamp(published_by) if published_by else self._stamp(*nodes, **asked)
         self._draw(name, stamp, lambda folder, text: save_table(frame, name, folder, text, floats or {}))
         return shown(frame, floats)
 
@@ -143,20 +143,13 @@ class KeptStudy(Study):
             inputs = self.inputs(*nodes, **asked)
         except Unread:
             return None
-        commits = ", ".join(sorted({artifact.record["commit"] for artifact in inputs}))
-        return (
-            f"{self.variant} profile · commit {commits} · inputs {inputs_name([item.key for item in inputs])}"
-        )
+        commits = [artifact.record["commit"] for artifact in inputs]
+        return inputs_stamp(self.variant, [artifact.key for artifact in inputs], commits)
 
     def _draw(self, name: str, stamp: str | None, save: Callable[[str, str], list[Path]]) -> None:
         with TemporaryDirectory() as folder:
             written = save(folder, stamp or self.stamps.get(name, ""))
             self.drawn.append(Drawn(name, stamp, {path.suffix: path.read_bytes() for path in written}))
-
-
-def inputs_name(keys: list[str]) -> str:
-    """What a stamp calls some inputs."""
-    return hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()[:8]
 
 
 def _at(rows: pd.DataFrame, place: At) -> pd.Series:

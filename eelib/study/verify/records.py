@@ -5,11 +5,10 @@ import math
 from pathlib import Path
 
 from eelib import provenance
-from eelib.study.exhibits import hashes_of
+from eelib.study.exhibits import hashes_of, inputs_name
 from eelib.study.graph import NODES
 from eelib.study.store import RECORD, Stage
 from eelib.study.verify.finding import Place, Report
-from eelib.study.verify.kept import inputs_name
 
 KNOWN = (
     "name",
