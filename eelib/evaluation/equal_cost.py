@@ -6,6 +6,7 @@ agree on unseen rollouts. Prices are whole ones (`cost.py`).
 """
 
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -151,6 +152,7 @@ class Account:
             )
         return choices
 
+    @cached_property
     def _fixed(self) -> list[Choice]:
         """Every fixed exit, which looks at nothing."""
         exits = [
@@ -164,7 +166,7 @@ class Account:
 
     def _chosen(self, choices: list[Choice]) -> Curve:
         """The curve over `grid` of what is chosen for each budget, fixed exits among the choices."""
-        choices = [*self._fixed(), *choices]
+        choices = [*self._fixed, *choices]
         places = [
             (which, k) for which, (curve, _) in enumerate(choices) for k in range(curve.prices.shape[1])
         ]

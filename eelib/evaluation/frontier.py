@@ -36,6 +36,12 @@ class Curve:
         return self.prices[prompts].mean(0), self.agreement[prompts].mean(0)
 
 
+def first_above(scores: np.ndarray, threshold: float) -> np.ndarray:
+    """(N, T) index of the first stop whose score is above the threshold; scores are (N, T, E), the last stop takes the rest."""
+    above = scores > threshold
+    return np.where(above.any(-1), above.argmax(-1), scores.shape[-1])
+
+
 class Frontier:
     """Fixed exits, oracle and criteria on the same rollouts.
 
@@ -58,16 +64,11 @@ class Frontier:
         """All prompts, by index."""
         return np.arange(len(self.correct))
 
-    def exits(self, scores: np.ndarray, threshold: float) -> np.ndarray:
-        """(N, T) index of the first stop whose score is above the threshold; scores are (N, T, E), the last stop takes the rest."""
-        above = scores > threshold
-        return np.where(above.any(-1), above.argmax(-1), scores.shape[-1])
-
     def curve(
         self, scores: np.ndarray, thresholds: Sequence[float], prices: np.ndarray | None = None
     ) -> Curve:
         """Price and agreement at each of some thresholds, in rising order; `prices` (E + 1,) are the criterion's own."""
-        return self.curve_of((self.exits(scores, threshold) for threshold in thresholds), prices)
+        return self.curve_of((first_above(scores, threshold) for threshold in thresholds), prices)
 
     def curve_of(self, exits: Iterable[np.ndarray], prices: np.ndarray | None = None) -> Curve:
         """The same of given exits, each (N, T) indices of stops."""
@@ -136,7 +137,7 @@ class Frontier:
         gains = []
         for curve, score in zip(curves, scores, strict=True):
             for column, threshold in enumerate(thresholds):
-                index = self.exits(score, threshold)
+                index = first_above(score, threshold)
                 shares = np.bincount(index.ravel(), minlength=len(self.stops)) / index.size
                 gains.append(curve.agreement[:, column].mean() - shares @ self.fixed.mean(0))
         return float(np.mean(gains))

@@ -1,14 +1,14 @@
 """What agents do on unseen rollouts, beside fixed exits, softmax confidence and the oracle."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from eelib.decoding.policy import ExitPolicy
-from eelib.evaluation.frontier import Curve, Frontier
+from eelib.evaluation.frontier import Curve, Frontier, first_above
 from eelib.rl.rollouts import Rollouts
 
 CONFIDENCE_POINTS = np.linspace(0.1, 0.9, 9)  # quantiles of the confidences at which the rival is drawn
@@ -16,11 +16,14 @@ CONFIDENCE_POINTS = np.linspace(0.1, 0.9, 9)  # quantiles of the confidences at 
 
 def probabilities(recorded: Rollouts, policy: ExitPolicy, temperature: float) -> np.ndarray:
     """(N, T, E) float32 probability of exiting at every recorded state, computed where the policy is."""
+    return _of_states(recorded, lambda states: policy.probability(states, temperature), policy.device)
+
+
+def _of_states(recorded: Rollouts, score: Callable[[Tensor], Tensor], device: torch.device) -> np.ndarray:
+    """(N, T, E) scores of the recorded states, (B, D) to (B,), some prompts at a time."""
     chunks = np.array_split(recorded.states, max(1, len(recorded) // 64))
     found = [
-        policy.probability(torch.tensor(chunk, device=policy.device).flatten(0, -2).float(), temperature)
-        .cpu()
-        .view(chunk.shape[:-1])
+        score(torch.tensor(chunk, device=device).flatten(0, -2).float()).cpu().view(chunk.shape[:-1])
         for chunk in chunks
     ]
     return torch.cat(found).numpy()
@@ -30,21 +33,19 @@ def policy_exits(
     recorded: Rollouts, policy: ExitPolicy, thresholds: Sequence[float], temperature: float = 1.0
 ) -> list[np.ndarray]:
     """(N, T) index of the stop where a policy leaves each recorded token, at each threshold."""
-    frontier = Frontier(recorded)
     if policy.price is None:
         scores = probabilities(recorded, policy, temperature)
-        return [frontier.exits(scores, threshold) for threshold in thresholds]
-    found = []
-    for threshold in thresholds:
-        priced, margin = policy.at(threshold)
-        found.append(frontier.exits(probabilities(recorded, priced, 1.0), 1 / (1 + math.exp(-margin))))
-    return found
+        return [first_above(scores, threshold) for threshold in thresholds]
+    rules = (policy.at(threshold) for threshold in thresholds)
+    return [
+        first_above(_of_states(recorded, priced.margin, priced.device), margin) for priced, margin in rules
+    ]
 
 
 def exit_frame(recorded: Rollouts, scores: np.ndarray, threshold: float) -> pd.DataFrame:
     """`layer`, `exits`, `matches`: how many exits of an agent with these `probabilities` agree with the last layer."""
     frontier = Frontier(recorded)
-    index = frontier.exits(scores, threshold)
+    index = first_above(scores, threshold)
     matches = np.take_along_axis(frontier.correct, index[..., None], -1)[..., 0]
     rows = []
     for stop, layer in enumerate(frontier.stops):
@@ -146,7 +147,7 @@ def calibration_frame(recorded: Rollouts, scores: list[np.ndarray], thresholds: 
     """
     frontier, rows = Frontier(recorded), []
     for threshold in thresholds:
-        index = np.stack([frontier.exits(score, threshold) for score in scores])
+        index = np.stack([first_above(score, threshold) for score in scores])
         left = index < len(recorded.exit_points)
         matches = np.take_along_axis(frontier.correct[None], index[..., None], -1)[..., 0]
         curves = [frontier.curve(score, [threshold]) for score in scores]
