@@ -20,6 +20,10 @@ use_environment() {
     if [ -x "$PYTHON" ] && cmp -s requirements.lock "$made_from"; then
         return
     fi
+    if [ -L .venv ]; then  # clearing it would clear another tree's environment
+        echo "error: .venv is a link to an environment that was made from another lock; remove the link, or set that one up." >&2
+        exit 2
+    fi
     # tree-sitter has wheels up to Python 3.12; a newer Python builds it, which needs a C compiler, so it comes last.
     local base newest
     for base in "${EELIB_PYTHON:-}:99" python3:12 python3.12:12 python3.11:12 python3:99; do
