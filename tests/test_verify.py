@@ -143,9 +143,7 @@ def test_a_table_is_compared_without_its_looks():
 
 def timings(seconds: list[float]) -> pd.DataFrame:
     """The base and the tuned model at full depth."""
-    rows = pd.DataFrame(
-        {"node": "model_timings", "model": "m", "language": "java", "kind": ["base", "aggregated"]}
-    )
+    rows = pd.DataFrame({"node": "timings", "model": "m", "language": "java", "kind": ["base", "aggregated"]})
     rows = rows.assign(
         context_fraction=0.2, criterion="full", threshold=np.nan, seed=-1, cache="none", sample="a"
     )

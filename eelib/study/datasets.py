@@ -50,7 +50,7 @@ DATASETS: dict[str, dict[str, Column]] = {
         "seconds": (NUMBER, "of one completion"),
         "joules": (NUMBER, "of one completion; missing where no counter is"),
         "energy_source": (TEXT, "the counter: nvml, rapl or none"),
-        "decisions": (NUMBER, "how many the agent took (overhead alone)"),
+        "decisions": (NUMBER, "how many the agent took, where its exits are run again without it"),
     },
     "layers": {
         **NODE,
