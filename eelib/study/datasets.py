@@ -138,6 +138,17 @@ DATASETS: dict[str, dict[str, Column]] = {
         "early": (NUMBER, "share of draws that promise any early exit"),
         "depth": (NUMBER, "mean layers of a token, as a share of all"),
     },
+    "promises_across": {
+        **NODE,
+        **SETTING,
+        "tested_on": (TEXT, "the language whose prompts are decoded; those of `language` calibrate"),
+        "tolerated": (NUMBER, "share of tokens that may differ from the full model's"),
+        "prompts": (COUNT, "for calibration"),
+        "method": (TEXT, "how the threshold is chosen from them"),
+        "broken": (NUMBER, "share of draws whose threshold's risk there is above the tolerated share"),
+        "early": (NUMBER, "share of draws that promise any early exit"),
+        "depth": (NUMBER, "mean layers of a token, as a share of all"),
+    },
     "variants": {
         **NODE,
         **SETTING,

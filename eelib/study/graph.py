@@ -97,6 +97,12 @@ def _is_timed(profile: Profile, place: Place) -> bool:
     return place["context_fraction"] in profile.evaluation.timed_fractions
 
 
+def _is_of_all_languages(profile: Profile, place: Place) -> bool:
+    """Whether one fine-tuned model is that of all languages, of which there are several."""
+    ready = tuned.there_already(place["model"], "aggregated", profile.fine_tuning.shipped)
+    return ready is not None and len(profile.languages) > 1
+
+
 def _is_first(profile: Profile, place: Place) -> bool:
     """Whether a place is of the first setting."""
     return place["model"] == profile.models[0] and _is_first_language(profile, place)
@@ -279,6 +285,18 @@ _NODES = [
         SETTING,
         UNSEEN | {"policy": Input("stopping", at={"seed": 0})},
         dataset="promises",
+    ),
+    Node(
+        "promises_across",
+        "04",
+        promises.promises_across,
+        SETTING,
+        {
+            "unseen": Input("rollouts", at={"split": "test"}, over="language"),
+            "policy": Input("stopping", at={"seed": 0}),
+        },
+        where=_is_of_all_languages,
+        dataset="promises_across",
     ),
     Node(
         "recovered",
