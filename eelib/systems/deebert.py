@@ -1,0 +1,19 @@
+"""DeeBERT (Xin et al. 2020).
+
+Trains: a classification head at every layer ("off-ramp") on a frozen model, after fine-tuning (Section 3.1): `heads.py`.
+Decides: leaves at the first off-ramp whose prediction has an entropy below a threshold (Section 3.2, Eq. 1).
+Adapted: a classifier over a few labels becomes a head over the vocabulary at every exit point, and the label the last layer's token;
+entropy is divided by its maximum, log V. Where such heads are too large, the model's own head stands in (`entropy`, without heads).
+"""
+
+from eelib.systems.harness import Bench, Choice, Told, by_threshold
+from eelib.systems.heads import Heads
+
+
+def entropy(bench: Bench, heads: Heads | None = None) -> list[Choice]:
+    """By the entropy of what heads say; by default of what the model's own does."""
+    told = []
+    for split in bench.splits:
+        said = heads.looks(split.rollouts) if heads else split.looks
+        told.append(Told(-said.entropy, said.tokens == split.rollouts.last[..., None]))
+    return by_threshold(*told, bench.saying())
