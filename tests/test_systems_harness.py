@@ -12,7 +12,7 @@ from eelib.data import samples
 from eelib.data.corpus import CodeFile
 from eelib.decoding.policy import ExitPolicy
 from eelib.errors import InputError
-from eelib.evaluation.cost import criterion_prices, stop_prices
+from eelib.evaluation.cost import criterion_prices
 from eelib.evaluation.equal_cost import Account
 from eelib.evaluation.flops import head_flops
 from eelib.models.parts import take_apart
@@ -130,7 +130,11 @@ def test_a_share_and_what_it_is_over_by_hand(bench, monkeypatch):
         "stopping": harness.chosen_settings(bench, lite.confidence(bench)),
     }
     settings = pd.concat(
-        [rows.assign(method=name, system="S", seed=seed) for name, rows in chosen.items() for seed in (0, 1)]
+        [
+            rows.assign(method=name, system="S", seed=seed, decision=0.1)
+            for name, rows in chosen.items()
+            for seed in (0, 1)
+        ]
     )
     table = judged.systems(settings, unseen, "model", 100).set_index("method")
     votes, probe = table.loc["votes"], table.loc["probe"]

@@ -135,6 +135,7 @@ DATASETS: dict[str, dict[str, Column]] = {
         "method": (TEXT, "how it decides"),
         "seeds": (COUNT, "how many were fitted"),
         "trials": (COUNT, "settings tried on validation prompts"),
+        "decision": (NUMBER, "price of one decision, as a share of the full model's token with its cache"),
         "share": (NUMBER, "won of what lies between coin (0) and oracle (1), over all costs; mean over seeds"),
         "low": (NUMBER, "end of the 95% interval over prompts"),
         "high": (NUMBER, "its other end"),

@@ -7,6 +7,7 @@ Adapted: the paper alternates between the loss of the last layer and the sum of 
 backbone here is recorded and stays as it is, so that only heads and module are fitted, one after the other.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,7 +16,6 @@ from eelib.rl.perceptron import Recipe
 from eelib.rl.probe import fit
 from eelib.rl.rollouts import Rollouts
 from eelib.systems.harness import Bench, Choice, by_policy
-from eelib.systems.heads import Heads
 
 
 def certainty_loss(logits: Tensor, correct: Tensor) -> Tensor:
@@ -23,10 +23,16 @@ def certainty_loss(logits: Tensor, correct: Tensor) -> Tensor:
     return F.mse_loss(torch.sigmoid(logits), correct)
 
 
-def learnt(bench: Bench, heads: Heads, train: Rollouts, seed: int, steps: int) -> list[Choice]:
-    """By the learn-to-exit module."""
-    rights = tuple(heads.correct(split.rollouts) for split in bench.splits)
-    targets = (torch.from_numpy(right).flatten(0, 1).float() for right in (heads.correct(train), rights[0]))
+def learnt(
+    bench: Bench, train: Rollouts, rights: tuple[np.ndarray, np.ndarray, np.ndarray], seed: int, steps: int
+) -> list[Choice]:
+    """By the learn-to-exit module.
+
+    Parameters
+    ----------
+    rights: (N, T, E) bool, where the heads are right: of what is learnt from, and of the two splits.
+    """
+    targets = (torch.from_numpy(right).flatten(0, 1).float() for right in rights[:2])
     recipe = Recipe(steps=steps, hidden_layers=0)
     module = fit(train, bench.chosen.rollouts, *targets, certainty_loss, seed, "", recipe)
-    return by_policy(bench, module, rights)
+    return by_policy(bench, module, rights[1:])

@@ -45,10 +45,15 @@ def difference(bench: Bench, falling: bool = False) -> list[Choice]:
     return by_threshold(*told, bench.saying(), lambda threshold: falling_bar(threshold, tokens)[..., None])
 
 
+def saturation_flops(bench: Bench) -> int:
+    """Of one cosine: three products of width D, as no length is kept."""
+    return 3 * 2 * bench.config.hidden_size
+
+
 def saturated(bench: Bench) -> list[Choice]:
-    """By the state: three products of width D an exit point, as no length is kept."""
+    """By the state."""
     told = [Told(saturation(split.rollouts.states), split.rollouts.correct) for split in bench.splits]
-    return by_threshold(*told, bench.reading(3 * 2 * bench.config.hidden_size))
+    return by_threshold(*told, bench.reading(saturation_flops(bench)))
 
 
 def classifier(bench: Bench, train: Rollouts, seed: int, steps: int) -> list[Choice]:

@@ -17,7 +17,6 @@ from eelib.rl.perceptron import Recipe
 from eelib.rl.probe import fit
 from eelib.rl.rollouts import Rollouts
 from eelib.systems.harness import Bench, Choice, by_policy
-from eelib.systems.heads import Heads
 
 PRICES = (0.5, 2.0)  # of a full token, in right tokens, for the easiest token: alpha
 
@@ -44,19 +43,20 @@ def expected_loss(logits: Tensor, rewarded: Tensor) -> Tensor:
     return -(chances * rewarded).sum(-1).mean()
 
 
-def policies(bench: Bench, heads: Heads | None, train: Rollouts, seed: int, steps: int) -> list[Choice]:
-    """A policy for each price, at every threshold."""
+def policies(
+    bench: Bench, train: Rollouts, rights: tuple[np.ndarray, np.ndarray, np.ndarray], seed: int, steps: int
+) -> list[Choice]:
+    """A policy for each price, at every threshold.
 
-    def right(rollouts: Rollouts) -> np.ndarray:
-        return heads.correct(rollouts) if heads else rollouts.correct
-
-    learnt, (choosing, reporting) = right(train), (right(split.rollouts) for split in bench.splits)
+    Parameters
+    ----------
+    rights: (N, T, E) bool, where the heads are right: of what is learnt from, and of the two splits.
+    """
     choices = []
     for alpha in PRICES:
         targets = (
-            torch.from_numpy(rewards(correct, bench.prices, alpha)).flatten(0, 1)
-            for correct in (learnt, choosing)
+            torch.from_numpy(rewards(right, bench.prices, alpha)).flatten(0, 1) for right in rights[:2]
         )
         policy = fit(train, bench.chosen.rollouts, *targets, expected_loss, seed, "", Recipe(steps=steps))
-        choices += by_policy(bench, policy, (choosing, reporting))
+        choices += by_policy(bench, policy, rights[1:])
     return choices

@@ -6,14 +6,12 @@ Adapted: a classifier over a few labels becomes a head over the vocabulary at ev
 entropy is divided by its maximum, log V. Where such heads are too large, the model's own head stands in (`entropy`, without heads).
 """
 
-from eelib.systems.harness import Bench, Choice, Told, by_threshold
-from eelib.systems.heads import Heads
+from eelib.systems.harness import Bench, Choice, Looks, Told, by_threshold
 
 
-def entropy(bench: Bench, heads: Heads | None = None) -> list[Choice]:
-    """By the entropy of what heads say; by default of what the model's own does."""
+def entropy(bench: Bench, said: tuple[Looks, Looks] | None = None) -> list[Choice]:
+    """By the entropy of what heads said of both splits; by default of what the model's own does."""
     told = []
-    for split in bench.splits:
-        said = heads.looks(split.rollouts) if heads else split.looks
-        told.append(Told(-said.entropy, said.tokens == split.rollouts.last[..., None]))
+    for split, looks in zip(bench.splits, said or [split.looks for split in bench.splits], strict=True):
+        told.append(Told(-looks.entropy, looks.tokens == split.rollouts.last[..., None]))
     return by_threshold(*told, bench.saying())

@@ -25,6 +25,7 @@ from eelib.evaluation.offline import policy_exits, probabilities
 from eelib.models.parts import ModelParts
 from eelib.rl.rollouts import Rollouts
 
+PROMPTS_AT_ONCE = 8  # whose logits are in memory
 TOLERATED = (0.01, 0.02, 0.05)  # shares of tokens that may be lost
 
 # What settings do on the prompts that choose, and what the k-th does on those reported on.
@@ -161,14 +162,15 @@ def look(logits: Tensor, last: Tensor) -> list[Tensor]:
 
 @torch.inference_mode()
 def looks(rollouts: Rollouts, decode: Callable[[int, Tensor], Tensor], device: torch.device) -> Looks:
-    """What heads say of recorded states; `decode` takes the index of an exit point and (B, D) states to (B, V) logits."""
+    """What heads say of recorded states; `decode` takes the index of an exit point and (N, T, D) states to (N, T, V) logits."""
     shape, found = rollouts.predictions.shape, []
-    for prompt in range(shape[0]):
-        states = torch.tensor(rollouts.states[prompt], dtype=torch.float32, device=device)
-        last = torch.tensor(rollouts.last[prompt], device=device)
-        exits = [look(decode(place, states[:, place]), last) for place in range(shape[2])]
+    for start in range(0, shape[0], PROMPTS_AT_ONCE):
+        rows = slice(start, start + PROMPTS_AT_ONCE)
+        states = torch.tensor(rollouts.states[rows], dtype=torch.float32, device=device)
+        last = torch.tensor(rollouts.last[rows], device=device)
+        exits = [look(decode(place, states[:, :, place]), last) for place in range(shape[2])]
         found.append([torch.stack(kind, -1).cpu() for kind in zip(*exits, strict=True)])
-    return Looks(*[torch.stack(kind).numpy() for kind in zip(*found, strict=True)])
+    return Looks(*[torch.cat(kind).numpy() for kind in zip(*found, strict=True)])
 
 
 def own_looks(parts: ModelParts, rollouts: Rollouts) -> Looks:
@@ -205,6 +207,8 @@ def by_threshold(
     """
     if thresholds is None:
         finite = chosen.scores[np.isfinite(chosen.scores)]
+        if not len(finite):  # one exit point has none before it to be compared with
+            return []
         thresholds = np.unique(np.quantile(finite, QUANTILES))
     choices = []
     for looked_at in subsets(chosen.scores.shape[-1]):
@@ -281,12 +285,19 @@ def chosen_settings(bench: Bench, choices: list[Choice]) -> pd.DataFrame:
     for share in TOLERATED:
         enough = np.flatnonzero(agreed >= 1 - share - 1e-12)  # full depth loses nothing
         wanted.append((share, enough[np.argmin(paid[enough])]))
-    frames = []
-    for share, place in wanted:
-        which, k = places[place]
-        curve = choices[which][1](k)
-        rows = {"tolerated": share, "prompt": np.arange(len(curve.prices))}
-        frames.append(pd.DataFrame(rows | {"price": curve.prices[:, 0], "agreement": curve.agreement[:, 0]}))
-    frames.sort(key=lambda rows: rows["price"].mean())
-    kept = pd.concat([rows.assign(setting=number) for number, rows in enumerate(frames)], ignore_index=True)
+    curves = [choices[which][1](k) for which, k in (places[place] for _, place in wanted)]
+    paid, agreed = (
+        np.concatenate([getattr(curve, what) for curve in curves], 1) for what in ("prices", "agreement")
+    )
+    order = np.argsort(paid.mean(0), kind="stable")
+    prompts = len(paid)
+    kept = pd.DataFrame(
+        {
+            "tolerated": np.repeat(np.array([share for share, _ in wanted])[order], prompts),
+            "setting": np.repeat(np.arange(len(order)), prompts),
+            "prompt": np.tile(np.arange(prompts), len(order)),
+            "price": paid[:, order].T.ravel(),
+            "agreement": agreed[:, order].T.ravel(),
+        }
+    )
     return kept.assign(trials=len(places) - len(bench.prices))

@@ -30,7 +30,7 @@ def systems(settings: pd.DataFrame, unseen: Rollouts, model: str, max_tokens: in
 
     Returns
     -------
-    `system`, `method`, `seeds`, `trials`; `share` of coin to oracle (mean over seeds) with `low` and `high` (95%, bootstrap over prompts) and `least`
+    `system`, `method`, `seeds`, `trials`, `decision` (price of one); `share` of coin to oracle (mean over seeds) with `low` and `high` (95%, bootstrap over prompts) and `least`
     and `most` of a seed; `over_<rival>`, `_low`, `_high`: its difference to a policy of this study on the same prompts; `agreement_at_<cost>`; and for
     every tolerated loss in points `cost_<points>` and `lost_<points>` with `_low` and `_high`: what the cheapest setting that loses no more on validation
     prompts costs and loses here.
@@ -42,6 +42,7 @@ def systems(settings: pd.DataFrame, unseen: Rollouts, model: str, max_tokens: in
     for name, own in settings.groupby("method", sort=False):
         row = {"system": own["system"].iloc[0], "method": name}
         row |= {"seeds": own["seed"].nunique(), "trials": int(own["trials"].max())}
+        row["decision"] = own["decision"].iloc[0]
         row |= _interval("share", shares[name].mean(0)) | {
             "least": shares[name][:, 0].min(),
             "most": shares[name][:, 0].max(),

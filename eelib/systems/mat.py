@@ -45,6 +45,11 @@ def mapped_looks(parts: ModelParts, maps: np.ndarray, rollouts: Rollouts) -> Loo
     )
 
 
+def map_flops(bench: Bench) -> int:
+    """Of one product with a map."""
+    return 2 * bench.config.hidden_size**2
+
+
 def confident(bench: Bench, parts: ModelParts, maps: np.ndarray) -> list[Choice]:
     """By the largest probability after the map, and every fixed exit with its map."""
     said = [mapped_looks(parts, maps, split.rollouts) for split in bench.splits]
@@ -52,9 +57,8 @@ def confident(bench: Bench, parts: ModelParts, maps: np.ndarray) -> list[Choice]
         own.tokens == split.rollouts.last[..., None] for own, split in zip(said, bench.splits, strict=True)
     )
     told = [Told(own.confidence, right) for own, right in zip(said, rights, strict=True)]
-    map_flops = 2 * bench.config.hidden_size**2
     fixed = [
         [np.full(split.rollouts.last.shape, place) for place in range(len(maps))] for split in bench.splits
     ]
-    jumps = bench.prices + bench.price(map_flops) * np.append(np.ones(len(maps)), 0.0)
-    return by_threshold(*told, bench.saying(map_flops)) + by_exits(*fixed, jumps, rights)
+    jumps = bench.prices + bench.price(map_flops(bench)) * np.append(np.ones(len(maps)), 0.0)
+    return by_threshold(*told, bench.saying(map_flops(bench))) + by_exits(*fixed, jumps, rights)

@@ -14,8 +14,8 @@ from eelib.models.parts import ModelParts
 from eelib.profile import Context
 from eelib.rl.rollouts import Rollouts
 from eelib.systems.depth_adaptive import correctness
-from eelib.systems.harness import Bench, Split, own_looks
-from eelib.systems.heads import Heads, affordable, fit_heads
+from eelib.systems.harness import Bench, Looks, Split, own_looks
+from eelib.systems.heads import Heads, fit_heads
 from eelib.systems.mat import fit_maps
 
 UNKNOWN = -1  # where a file has no further token
@@ -95,12 +95,29 @@ class Material:
     steps: int
 
     @cached_property
-    def heads(self) -> Heads | None:
-        """Heads of their own, of one seed, where they are affordable."""
-        if not affordable(self.parts):
-            return None
+    def heads(self) -> Heads:
+        """Heads of their own, of one seed."""
         steps = max(1, self.steps // HEADS_PART)
         return fit_heads(self.parts, self.train.rollouts, self.bench.chosen.rollouts, 0, steps)
+
+    @cached_property
+    def said_by_heads(self) -> tuple[Looks, Looks, Looks]:
+        """What heads of their own say of what is learnt from, of what chooses and of what is reported on."""
+        return tuple(self.heads.looks(split.rollouts) for split in (self.train, *self.bench.splits))
+
+    @cached_property
+    def rights_of_heads(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(N, T, E) bool of the same: where they are right."""
+        splits = (self.train, *self.bench.splits)
+        return tuple(
+            looks.tokens == split.rollouts.last[..., None]
+            for looks, split in zip(self.said_by_heads, splits, strict=True)
+        )
+
+    @property
+    def rights(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same of the model's own head."""
+        return tuple(split.rollouts.correct for split in (self.train, *self.bench.splits))
 
     @cached_property
     def maps(self) -> np.ndarray:

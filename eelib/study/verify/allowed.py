@@ -114,6 +114,7 @@ ALLOWED: dict[str, dict[str, Values]] = {
         "method": _names(*DECIDING),
         "seeds": COUNT,
         "trials": FROM_ZERO,
+        "decision": SHARE,
         **dict.fromkeys(("share", "low", "high", "least", "most"), WON),
         **{f"over_{rival}{end}": DIFFERENCE for rival in judged.OVER for end in ("", "_low", "_high")},
         "agreement_at_0.7": SHARE,
