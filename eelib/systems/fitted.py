@@ -34,6 +34,7 @@ from eelib.systems.material import Material, gather
 
 SETTINGS, STOPS = "settings.parquet", "stops.parquet"
 NO_SEED = -1
+MOST_SEEDS = 2  # of the profile's: a dozen networks are fitted for each
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,6 @@ def _actions(bench: Bench) -> float:
 
 def _nothing(bench: Bench) -> float:
     return 0.0
-
-
-def _fitted_sec(given: Material, seed: int):
-    return sec.controller(given.text.split.rollouts, given.text.truth, seed, given.steps)
 
 
 METHODS: dict[str, Method] = {
@@ -159,7 +156,7 @@ METHODS: dict[str, Method] = {
     ),
     "exit action": Method(
         "SEC",
-        lambda given, seed: sec.exiting(given.bench, _fitted_sec(given, seed)),
+        lambda given, seed: sec.exiting(given.bench, given.controllers[seed]),
         seeded=True,
         decision=_actions,
     ),
@@ -214,21 +211,22 @@ def fit_systems(
 ) -> None:
     """Fit every system and choose its settings: `settings.parquet` with the rows of `harness.chosen_settings` and `system`, `method`,
     `seed` (-1 where nothing is drawn) and `decision` (price of one), and `stops.parquet` with the rows of `sec.stopped` and `seed`."""
+    seeds = list(agents)[:MOST_SEEDS]
     with one_thread():
         given = gather(
-            corpus, tuned, rollouts, prefixes, chosen, unseen, prefix_windows, context, probe_steps
+            corpus, tuned, rollouts, prefixes, chosen, unseen, prefix_windows, context, probe_steps, seeds
         )
         frames = [
             settings_of(given, name, seed)
             for name, method in METHODS.items()
             if affordable(given.parts) or not method.heads
-            for seed in (agents if method.seeded else (NO_SEED,))
+            for seed in (seeds if method.seeded else [NO_SEED])
         ]
         ours = dict(zip(POLICIES, (agents, probes, stopping), strict=True))
         frames += [_settings_of_ours(given.bench, ours)]
         stops = [
-            sec.stopped(unseen, given.references, _fitted_sec(given, seed)).assign(seed=seed)
-            for seed in agents
+            sec.stopped(unseen, given.references, controller).assign(seed=seed)
+            for seed, controller in given.controllers.items()
         ]
     pd.concat(frames, ignore_index=True).to_parquet(folder / SETTINGS, index=False)
     pd.concat(stops, ignore_index=True).to_parquet(folder / STOPS, index=False)

@@ -13,10 +13,12 @@ from eelib.models.loading import CodeModel
 from eelib.models.parts import ModelParts
 from eelib.profile import Context
 from eelib.rl.rollouts import Rollouts
+from eelib.systems import sec
 from eelib.systems.depth_adaptive import correctness
 from eelib.systems.harness import Bench, Looks, Split, own_looks
 from eelib.systems.heads import Heads, fit_heads
 from eelib.systems.mat import fit_maps
+from eelib.systems.network import Classifier
 
 UNKNOWN = -1  # where a file has no further token
 HEADS_PART = 8  # heads learn for this part of a policy's steps: one of theirs takes as long as many of those
@@ -85,6 +87,7 @@ class Material:
     text: the real text of it.
     references: (N, T) of the unseen prompts.
     steps: of a policy's training.
+    seeds: of what is fitted.
     """
 
     parts: ModelParts
@@ -93,6 +96,7 @@ class Material:
     text: Text
     references: np.ndarray
     steps: int
+    seeds: list[int]
 
     @cached_property
     def heads(self) -> Heads:
@@ -118,6 +122,14 @@ class Material:
     def rights(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The same of the model's own head."""
         return tuple(split.rollouts.correct for split in (self.train, *self.bench.splits))
+
+    @cached_property
+    def controllers(self) -> dict[int, Classifier]:
+        """SEC's, by seed."""
+        text = self.text
+        return {
+            seed: sec.controller(text.split.rollouts, text.truth, seed, self.steps) for seed in self.seeds
+        }
 
     @cached_property
     def maps(self) -> np.ndarray:
@@ -164,6 +176,7 @@ def gather(
     prefix_windows: int,
     context: Context,
     steps: int,
+    seeds: list[int],
 ) -> Material:
     """The material of a setting of the study: the prompts and windows that its rollouts were recorded on, drawn again."""
     parts, inputs, references = tuned.parts, {}, {}
@@ -179,4 +192,6 @@ def gather(
         Split(unseen, inputs["test"], own_looks(parts, unseen)),
     )
     read = np.concatenate([inputs["train"], text.split.inputs])
-    return Material(parts, bench, Split(rollouts.joined(prefixes), read), text, references["test"], steps)
+    return Material(
+        parts, bench, Split(rollouts.joined(prefixes), read), text, references["test"], steps, seeds
+    )
