@@ -21,7 +21,7 @@ from eelib.systems.mat import fit_maps
 from eelib.systems.network import Classifier
 
 UNKNOWN = -1  # where a file has no further token
-HEADS_PART = 8  # heads learn for this part of a policy's steps: one of theirs takes as long as many of those
+HEADS_PART = 16  # heads learn for this part of a policy's steps: one of theirs takes as long as many of those
 LIKELIHOOD_TOKENS = 4000  # of real text, at which the likelihood of the last layer's token is computed
 
 
