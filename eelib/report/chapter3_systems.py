@@ -36,7 +36,7 @@ def table_3_1(printed: pd.DataFrame, systems: pd.DataFrame) -> pd.DataFrame:
             f"share, {model}, {LANGUAGES[language]}"
             for model, language in zip(systems["model"], systems["language"], strict=True)
         ],
-        text=[interval(row) for row in systems.to_dict("records")],
+        text=[interval(row) if pd.notna(row["share"]) else None for row in systems.to_dict("records")],
     )
     keys = ["system", "method", "decision"]
     wide = measured.pivot(index=keys, columns="setting", values="text").reset_index()

@@ -5,7 +5,8 @@ only, the one where it leaves. The reward is that of being right there, less a p
 hard one is says its *memorised layer*, the first from which on it is right up to the last.
 Decides: leaves where the policy's probability of exiting is above a threshold (0.5 in the paper).
 Adapted: an exit for every token of a decoder instead of a sentence. A recording holds the outcome of every exit, so the expected
-reward is exact and its gradient needs no sampled actions. One policy serves all exit points. Where heads of their own are too large, the
+reward is exact and its gradient needs no sampled actions. One policy serves all
+exit points; its threshold draws the curve, where the paper trains anew for each alpha. Where heads of their own are too large, the
 model's own head stands in.
 """
 
@@ -18,7 +19,7 @@ from eelib.rl.probe import fit
 from eelib.rl.rollouts import Rollouts
 from eelib.systems.harness import Bench, Choice, by_policy
 
-PRICES = (0.5, 2.0)  # of a full token, in right tokens, for the easiest token: alpha
+ALPHA = 1.0  # price of a full token, in right tokens, for the easiest token
 
 
 def memorised(correct: np.ndarray) -> np.ndarray:
@@ -43,20 +44,15 @@ def expected_loss(logits: Tensor, rewarded: Tensor) -> Tensor:
     return -(chances * rewarded).sum(-1).mean()
 
 
-def policies(
+def policy(
     bench: Bench, train: Rollouts, rights: tuple[np.ndarray, np.ndarray, np.ndarray], seed: int, steps: int
 ) -> list[Choice]:
-    """A policy for each price, at every threshold.
+    """The policy, at every threshold.
 
     Parameters
     ----------
     rights: (N, T, E) bool, where the heads are right: of what is learnt from, and of the two splits.
     """
-    choices = []
-    for alpha in PRICES:
-        targets = (
-            torch.from_numpy(rewards(right, bench.prices, alpha)).flatten(0, 1) for right in rights[:2]
-        )
-        policy = fit(train, bench.chosen.rollouts, *targets, expected_loss, seed, "", Recipe(steps=steps))
-        choices += by_policy(bench, policy, rights[1:])
-    return choices
+    targets = (torch.from_numpy(rewards(right, bench.prices, ALPHA)).flatten(0, 1) for right in rights[:2])
+    fitted = fit(train, bench.chosen.rollouts, *targets, expected_loss, seed, "", Recipe(steps=steps))
+    return by_policy(bench, fitted, rights[1:])

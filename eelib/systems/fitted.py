@@ -48,6 +48,7 @@ class Method:
     decision: price of one decision.
     seeded: whether something is drawn at random when it is fitted.
     heads: whether it needs heads of its own.
+    instead: of the method of the same system that needs them, where they are not affordable.
     """
 
     system: str
@@ -55,6 +56,11 @@ class Method:
     decision: Callable[[Bench], float]
     seeded: bool = False
     heads: bool = False
+    instead: bool = False
+
+    def runs(self, affordable: bool) -> bool:
+        """Whether it is run for a model whose own heads are affordable, or not."""
+        return not (self.instead if affordable else self.heads)
 
 
 def _vocabulary(bench: Bench) -> float:
@@ -162,7 +168,7 @@ METHODS: dict[str, Method] = {
     ),
     "policy by hardness, own heads": Method(
         "ConsistentEE",
-        lambda given, seed: consistentee.policies(
+        lambda given, seed: consistentee.policy(
             given.bench, given.train.rollouts, given.rights_of_heads, seed, given.steps
         ),
         seeded=True,
@@ -171,10 +177,11 @@ METHODS: dict[str, Method] = {
     ),
     "policy by hardness": Method(
         "ConsistentEE",
-        lambda given, seed: consistentee.policies(
+        lambda given, seed: consistentee.policy(
             given.bench, given.train.rollouts, given.rights, seed, given.steps
         ),
         seeded=True,
+        instead=True,
         decision=_perceptron,
     ),
     "hash by frequency": Method(
@@ -219,7 +226,7 @@ def fit_systems(
         frames = [
             settings_of(given, name, seed)
             for name, method in METHODS.items()
-            if affordable(given.parts) or not method.heads
+            if method.runs(affordable(given.parts))
             for seed in (seeds if method.seeded else [NO_SEED])
         ]
         ours = dict(zip(POLICIES, (agents, probes, stopping), strict=True))
