@@ -5,6 +5,8 @@
 
 from pathlib import Path
 
+import pandas as pd
+
 from eelib.data import corpus
 from eelib.data.shipped import shipped_hash
 from eelib.decoding.policy import ExitPolicy
@@ -29,6 +31,7 @@ from eelib.rl import trained
 from eelib.rl.rollouts import load_rollouts
 from eelib.study.node import Input, Node, Place
 from eelib.study.notebooks import notebooks
+from eelib.systems import fitted, judged
 from eelib.training import finetune, tuned
 from eelib.training.callbacks import snapshot_steps
 
@@ -51,6 +54,7 @@ FIRST_AGENT = {"agent": Input("agent", at={"seed": 0})}
 LEARNT = {"rollouts": Input("rollouts", at={"split": "train"}), "prefixes": Input("prefixes")}
 CHOSEN = {"chosen": Input("rollouts", at={"split": "validation"})}
 UNSEEN = {"unseen": Input("rollouts", at={"split": "test"})}
+FITTED = {"settings": Input("fitted_systems")}
 RIVALS = {
     **CHOSEN,
     **UNSEEN,
@@ -112,6 +116,11 @@ def _is_first_language(profile: Profile, place: Place) -> bool:
     return place["language"] == profile.languages[0]
 
 
+def _is_last(profile: Profile, place: Place) -> bool:
+    """Whether a place is of the profile's last model, which is its smallest: systems look at the whole vocabulary at every exit point."""
+    return place["model"] == profile.models[-1]
+
+
 def _load_corpus(folder: Path, profile: Profile) -> list[corpus.CodeFile]:
     return corpus.read_corpus(folder / "corpus.parquet")
 
@@ -126,6 +135,10 @@ def _load_rollouts(folder: Path, profile: Profile) -> object:
 
 def _load_agent(folder: Path, profile: Profile) -> ExitPolicy:
     return trained.load_agent(folder)
+
+
+def _load_settings(folder: Path, profile: Profile) -> pd.DataFrame:
+    return pd.read_parquet(folder / fitted.SETTINGS)
 
 
 _NODES = [
@@ -390,6 +403,56 @@ _NODES = [
         (*DECODED, *DECIDED),
         where=_is_timed,
         dataset="predictions",
+    ),
+    # --- 08: other systems ---
+    Node(
+        "fitted_systems",
+        "08",
+        fitted.fit_systems,
+        SETTING,
+        CORPUS | TUNED | LEARNT | RIVALS,
+        ("reinforcement.prefix_windows", "reinforcement.probe_steps", "context"),
+        where=_is_last,
+        load=_load_settings,
+    ),
+    Node(
+        "systems",
+        "08",
+        judged.systems,
+        SETTING,
+        FITTED | UNSEEN,
+        ("context.max_tokens",),
+        where=_is_last,
+        dataset="systems",
+    ),
+    Node(
+        "system_curves",
+        "08",
+        judged.system_curves,
+        SETTING,
+        FITTED | UNSEEN,
+        ("context.max_tokens",),
+        where=_is_last,
+        dataset="system_curves",
+    ),
+    Node(
+        "speculation",
+        "08",
+        judged.speculated,
+        SETTING,
+        CHOSEN | UNSEEN,
+        ("context.max_tokens",),
+        where=_is_last,
+        dataset="speculation",
+    ),
+    Node(
+        "stopped",
+        "08",
+        judged.stopped,
+        SETTING,
+        {"folder_of_systems": Input("fitted_systems", unread=True)},
+        where=_is_last,
+        dataset="stopped",
     ),
 ]
 NODES = {node.name: node for node in _NODES}
