@@ -22,6 +22,14 @@ from eelib.errors import InputError
 LONGEST_LABEL = 150  # characters of a folder's name that say what was overridden
 _ALLOWED = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 _SECTIONS = ["data", "context", "fine_tuning", "epoch_study", "fixed_exits", "reinforcement", "evaluation"]
+# What a profile may set for one model alone: a small model affords more prompts.
+COUNTS = (
+    "fixed_exits.samples",
+    "fixed_exits.timing_samples",
+    "evaluation.samples",
+    "evaluation.timing_samples",
+    "evaluation.timing_repeats",
+)
 _SCHEDULERS = ["constant", "constant_with_warmup", "linear", "cosine"]
 
 
@@ -167,6 +175,16 @@ class Profile:
     fixed_exits: FixedExits
     reinforcement: Reinforcement
     evaluation: Evaluation
+    per_model: dict[str, dict[str, int]]  # model -> `COUNTS` that it has for itself
+
+    def of(self, model: str) -> "Profile":
+        """The profile with the counts that a model has for itself."""
+        profile = self
+        for dotted, count in self.per_model.get(model, {}).items():
+            section, field = dotted.split(".")
+            changed = dataclasses.replace(getattr(profile, section), **{field: count})
+            profile = dataclasses.replace(profile, **{section: changed})
+        return profile
 
     def section(self, *names: str) -> dict[str, Any]:
         """Some sections as plain dictionaries, for a stage's configuration."""
@@ -230,7 +248,7 @@ def setting_names(cls: type = Profile, prefix: str = "") -> list[str]:
     for field, hint in get_type_hints(cls).items():
         if dataclasses.is_dataclass(hint):
             names += setting_names(hint, f"{prefix}{field}.")
-        elif f"{prefix}{field}" not in ("name", "description"):
+        elif f"{prefix}{field}" not in ("name", "description", "per_model"):
             names.append(prefix + field)
     return names
 
@@ -238,6 +256,8 @@ def setting_names(cls: type = Profile, prefix: str = "") -> list[str]:
 def _override(values: dict[str, Any], dotted: str, text: str) -> None:
     if dotted not in setting_names():
         raise InputError(f"There is no setting {dotted!r}: allowed are {', '.join(setting_names())}.")
+    for counts in values["per_model"].values():
+        counts.pop(dotted, None)  # what is asked for holds for all models
     *sections, field = dotted.split(".")
     for section in sections:
         values = values[section]
@@ -273,6 +293,12 @@ def _convert(value: Any, hint: Any, where: str, dotted: str) -> Any:
         if not isinstance(value, list):
             value = [value]
         return [_convert(item, get_args(hint)[0], where, dotted) for item in value]
+    if get_origin(hint) is dict:
+        if not isinstance(value, dict):
+            raise InputError(f"In {where}, {dotted} is {value!r}: allowed is a mapping.")
+        return {
+            key: _convert(item, get_args(hint)[1], where, f"{dotted}.{key}") for key, item in value.items()
+        }
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if hint is float and isinstance(value, str):  # YAML reads 1e-5, without a point, as text
@@ -358,6 +384,10 @@ def _check(profile: Profile) -> None:
         raise InputError(
             f"reinforcement.buffer is {rl.buffer}: allowed are multiples of the {rl.environments} environments."
         )
+    for model, counts in profile.per_model.items():
+        for name in counts:
+            check_choice(f"setting of {model} in per_model", name, list(COUNTS))
+        _check_numbers(profile.of(model))
     _check_numbers(profile)
 
 

@@ -141,7 +141,14 @@ def timings() -> pd.DataFrame:
             "sample": f"f{sample}",
             "criterion": criterion,
         }
-        row |= {"threshold": np.nan, "cache": "none", "context_fraction": 0.2, "repeat": 0, "tokens": TOKENS}
+        row |= {
+            "kind": "aggregated",
+            "threshold": np.nan,
+            "cache": "none",
+            "context_fraction": 0.2,
+            "repeat": 0,
+            "tokens": TOKENS,
+        }
         rows.append(row | {"seconds": seconds, "joules": 50 * seconds} | more)
 
     for place in SETTINGS:
@@ -153,13 +160,12 @@ def timings() -> pd.DataFrame:
                 add("fixed_exit_timings", place, sample, "fixed", seconds, threshold=float(layer))
             for threshold in THRESHOLDS:
                 agent = {"threshold": threshold, "cache": "propagate"}
-                add("cached_timings", place, sample, "agent", 0.6 + noise(sample), **agent)
-                add("overhead", place, sample, "agent", 0.64 + noise(sample), threshold=threshold)
-                add("overhead", place, sample, "scripted", 0.6, threshold=threshold)
-            add("cached_timings", place, sample, "full", 1.0, cache="propagate")
+                add("timings", place, sample, "agent", 0.64 + noise(sample), **agent)
+                add("timings", place, sample, "scripted", 0.6, **agent)
             for cache in ("none", "propagate"):
-                add("overhead", place, sample, "full", 1.0, cache=cache)
-                add("overhead", place, sample, "never", 1.1 + noise(sample), cache=cache)
+                add("timings", place, sample, "full", 1.0, cache=cache)
+                add("timings", place, sample, "full", 1.5, cache=cache, kind="base")
+            add("timings", place, sample, "never", 1.1 + noise(sample), cache="propagate")
     return pd.DataFrame(rows)
 
 

@@ -6,16 +6,16 @@ import torch
 from conftest import VOCABULARY
 
 from eelib.decoding.criteria import Agent, ExitState
-from eelib.decoding.policy import ExitPolicy, load_policy, normed
+from eelib.decoding.policy import PRICES, ExitPolicy, load_policy, normed
 from eelib.evaluation import equal_cost, probe_data
 from eelib.evaluation.cost import criterion_prices, look_price, policy_flops, stop_prices
 from eelib.evaluation.equal_cost import Account, best_within, subsets
 from eelib.evaluation.offline import policy_exits
 from eelib.models.pico import pico_config
-from eelib.rl.perceptron import Recipe
+from eelib.rl.perceptron import Best, Perceptron, Recipe
 from eelib.rl.probe import train_probe
 from eelib.rl.rollouts import Rollouts
-from eelib.rl.stopping import continuing, train_stopping
+from eelib.rl.stopping import JUDGED_AT, continuing, paid, train_stopping
 
 CONFIG = pico_config("llama-pico", VOCABULARY, bos=0, eos=1, pad=2, layers=12)
 STOPS = np.array([4, 6, 10, 12])
@@ -148,6 +148,31 @@ def test_what_going_on_pays_by_hand():
     assert dear[1].tolist() == [1.0, 1.0, 1.0]  # nothing costs anything, and the last layer is always right
 
 
+def test_what_a_network_s_decisions_pay_by_hand():
+    """Two tokens, one exit point at half of the cost. Leaving always pays what is right, never leaving 1 less the price's half."""
+    states, correct, steps = torch.zeros(2, 1, 4), torch.tensor([[1.0], [0.0]]), torch.tensor([0.5])
+    generator = torch.Generator().manual_seed(0)
+    network = Perceptron(4, Recipe(steps=1), 2, generator, priced=True)
+    prices = np.geomspace(*PRICES, JUDGED_AT)
+    for leave, pays in ((9.0, np.full(JUDGED_AT, 0.5)), (-9.0, 1 - prices / 2)):
+        with torch.no_grad():
+            network.layers[-1].weight.zero_()
+            network.layers[-1].bias.copy_(torch.tensor([0.0, leave]))
+        assert paid(network, states, correct, steps) == pytest.approx((pays / (1 + prices)).mean(), rel=1e-5)
+
+
+def test_the_best_state_of_a_training_is_kept():
+    """Of 32 steps every second is judged; the least loss comes at step 20."""
+    network = Perceptron(1, Recipe(steps=32), 1, torch.Generator().manual_seed(0))
+    best, judged = Best(network, 32), []
+    for step in range(1, 33):
+        with torch.no_grad():
+            network.layers[-1].bias.fill_(float(step))
+        best.offer(step, lambda step=step: judged.append(step) or abs(step - 20))
+    assert judged == list(range(2, 33, 2))
+    assert best.kept.layers[-1].bias.item() == 20.0
+
+
 def test_a_stopping_policy_leaves_where_going_on_buys_nothing(tmp_path):
     """Tokens of three kinds: right everywhere, right from the second exit on, right at the last layer alone. Three coordinates tell the
     kind, three the exit point. The first leave at once; the second go on for one step; the third go on if full depth is cheap."""
@@ -157,7 +182,8 @@ def test_a_stopping_policy_leaves_where_going_on_buys_nothing(tmp_path):
     states[..., :3] = 3 * np.where(kind[..., None, None] == np.arange(3), 1.0, -1.0)
     states[..., 3:6] = 3 * np.eye(3)
     costs = np.array([0.4, 0.5, 0.9, 1.0])
-    policy = train_stopping(rollouts(correct, states), costs, seed=0, model="fingerprint")
+    recorded = rollouts(correct, states)
+    policy = train_stopping(recorded, recorded.first(20), costs, seed=0, model="fingerprint")
     policy.save(tmp_path)
     again = load_policy(tmp_path, "fingerprint")
     recorded = rollouts(correct[:4], states[:4])
@@ -194,7 +220,7 @@ def test_the_account_takes_a_priced_policy_at_every_price(account):
     known = np.where(account.unseen.correct[..., None], 1.0, -1.0) * np.ones(128, np.float32)
     recorded = rollouts(account.unseen.correct, known.astype(np.float32))
     seeing = Account(CONFIG, recorded, recorded, 100)
-    priced = train_stopping(recorded, seeing.prices, 0, "model", Recipe(steps=300))
+    priced = train_stopping(recorded, recorded, seeing.prices, 0, "model", Recipe(steps=300))
     assert seeing.share([seeing.of_policy(priced)], np.arange(4)) > 0.9
 
 

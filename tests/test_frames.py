@@ -12,14 +12,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from eelib.data.samples import Sample
 from eelib.decoding.cache import KeyValueCache
-from eelib.decoding.criteria import FixedLayer
 from eelib.decoding.policy import ExitPolicy
 from eelib.evaluation import observations, overhead, results, timed
 from eelib.evaluation.caching import tradeoff_frame
 from eelib.evaluation.intervals import interval_frame
 from eelib.evaluation.layers import kinds_frame
 from eelib.evaluation.offline import calibration_frame, probabilities
-from eelib.evaluation.sweep import Setting
+from eelib.evaluation.predict import CACHES
 from eelib.models.loading import CodeModel
 from eelib.profile import Context
 from eelib.report import chapter6_results
@@ -135,51 +134,65 @@ def test_figure_6_12_is_drawn_at_the_thesiss_contexts_or_the_nearest(measured, d
     assert overhead.thesis_contexts(measured) == drawn
 
 
-def test_overhead_has_one_energy_window_a_setting(parts, prompts, monkeypatch):
-    """Two samples and six settings: twelve windows for time, then six for energy, each over both samples."""
+def test_a_setting_is_timed_in_one_go(parts, prompts, monkeypatch):
+    """Two samples, and at one threshold fourteen ways: both models twice, an agent without and with every cache, two replays of it."""
     samples = [Sample(f"file {i}", prompts[i], []) for i in (0, 2)]
-    early = Setting("agent", FixedLayer(6), 0.9, 0)
-    monitor = ReplayMonitor([(1.0, np.nan)] * 12 + [(2.0, float(place)) for place in range(6)])
-    for module in (overhead, timed):
-        monkeypatch.setattr(module, "test_samples", lambda *_: (samples, 0))
-    monkeypatch.setattr(overhead, "agent_settings", lambda *_: [early])
+    monkeypatch.setattr(timed, "test_samples", lambda *_: (samples, 0))
+    ways = 4 + 1 + len(CACHES) + 1 + 1
+    monitor = ReplayMonitor([(1.0, np.nan)] * (2 * ways) + [(2.0, float(place)) for place in range(ways)])
     monkeypatch.setattr(timed, "EnergyMonitor", lambda: monitor)
-    policy = ExitPolicy([torch.zeros(2, parts.width)], [torch.zeros(2)], "fingerprint")
-    tuned = CodeModel(parts, SimpleNamespace(eos_token_id=None))
-    rows = overhead.overhead(tuned, [], policy, [0.9], 1.0, 0.2, 2, 1, Context(64, 3))
-    assert rows["criterion"].tolist() == ["full", "never", "full", "never", "agent", "scripted"] * 2
-    assert rows["joules"].tolist() == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5] * 2
-    # Each of three tokens is decided at 4 and at 6.
-    assert rows.loc[rows["threshold"] == 0.9, "decisions"].tolist() == [6, 6, 6, 6]
-    assert rows.loc[rows["threshold"].isna(), "decisions"].isna().all()
+    # Leaves at every exit point: at the first.
+    policy = ExitPolicy([torch.zeros(2, parts.width)], [torch.tensor([0.0, 9.0])], "fingerprint")
+    model = CodeModel(parts, SimpleNamespace(eos_token_id=None))
+    rows = timed.setting_timings(model, model, [], policy, [0.9], 1.0, 0.2, 2, 1, Context(64, 3))
+    first = rows[rows["sample"] == "file 0"]
+    assert first["kind"].tolist() == ["base", "aggregated"] * 2 + ["aggregated"] * (ways - 4)
+    assert first["criterion"].tolist() == ["full"] * 4 + ["agent"] * (1 + len(CACHES)) + ["never", "scripted"]
+    assert first["cache"].tolist()[:5] == ["none", "none", "propagate", "propagate", "none"]
+    assert sorted(first["cache"][5:-2]) == sorted(mode.value for mode in CACHES)
+    assert set(first["cache"][-2:]) == {"propagate"}
+    assert rows["joules"].tolist() == [place / 2 for place in range(ways)] * 2
+    # Each of three tokens is decided once, and its trace says so.
+    traced = rows["criterion"].isin(["agent", "scripted"]) & (rows["cache"] == "propagate")
+    assert rows.loc[traced, "decisions"].tolist() == [3.0] * 4
+    assert rows.loc[~traced, "decisions"].isna().all()
 
 
 def test_an_agents_share_of_time_and_energy_by_hand():
-    """Uncached: full 10 s, with the agent 6 s, along its exits without it 5.5 s; cached, the never-exit agent takes 1.5 times."""
+    """Without a cache the full model takes 10 s and the agent 6 s; with one 2 s, 1.5 s, and 1 s along the exits without it."""
     rows = pd.DataFrame(
         [
-            ("full", np.nan, "none", 10.0, 20.0, None),
-            ("never", np.nan, "none", 11.0, 25.0, None),
-            ("agent", 0.9, "none", 6.0, 8.0, 30),
-            ("scripted", 0.9, "none", 5.5, 7.0, 30),
-            ("full", np.nan, "propagate", 2.0, 4.0, None),
-            ("never", np.nan, "propagate", 3.0, 4.0, None),
+            ("base", "full", np.nan, "none", 9.0, 20.0, None),
+            ("base", "full", np.nan, "propagate", 2.2, 20.0, None),
+            ("aggregated", "full", np.nan, "none", 10.0, 20.0, None),
+            ("aggregated", "agent", 0.9, "none", 6.0, 8.0, None),
+            ("aggregated", "agent", 0.9, "propagate", 1.5, 8.0, 30),
+            ("aggregated", "scripted", 0.9, "propagate", 1.0, 7.0, 30),
+            ("aggregated", "full", np.nan, "propagate", 2.0, 4.0, None),
+            ("aggregated", "never", np.nan, "propagate", 3.0, 4.0, None),
         ],
-        columns=["criterion", "threshold", "cache", "seconds", "joules", "decisions"],
+        columns=["kind", "criterion", "threshold", "cache", "seconds", "joules", "decisions"],
     ).assign(sample="file", tokens=15, model="m", language="java", context_fraction=0.2)
     alone = pd.DataFrame({"method": ["agent", "linear classifier"], "microseconds": [1e4, 1.0]})
     (row,) = overhead.overhead_frame(rows, alone).to_dict("records")
     expected = {"threshold": 0.9, "windows_of_exit_time": 30 * 1e-2 / 6}
-    expected |= {
-        "of_full_time": 0.05,
-        "of_exit_time": 0.5 / 6,
-        "of_full_energy": 0.05,
-        "of_exit_energy": 1 / 8,
-    }
+    expected |= {"of_full_time": 0.05, "of_exit_time": 0.5 / 6, "of_cached_full_time": 0.25}
+    expected |= {"of_full_energy": 0.05, "of_exit_energy": 1 / 8, "aa_of_full_time": 0.02}
     assert row == pytest.approx(expected)
-    never = overhead.never_frame(rows).set_index("cache")
-    assert never["time"].tolist() == pytest.approx([1.1, 1.5])
-    assert never["energy"].tolist() == pytest.approx([1.25, 1.0])
+    (never,) = overhead.never_frame(rows).to_dict("records")
+    assert (never["time"], never["energy"]) == pytest.approx((1.5, 1.0))
+
+
+def test_the_same_work_is_told_apart_by_its_noise_alone():
+    """The base takes 2 and 0.5 times as long a token on two prompts: 1 in the geometric mean, and as far as 2 times by chance."""
+    rows = pd.DataFrame({"kind": ["base", "aggregated"] * 2, "sample": ["a", "a", "b", "b"]})
+    rows = rows.assign(seconds=[4.0, 1.0, 1.0, 2.0], tokens=[10, 5, 5, 5], criterion="full", cache="none")
+    rows = rows.assign(model="m", language="java", context_fraction=0.2)
+    (row,) = timed.same_work(rows).to_dict("records")
+    assert (row["prompts"], row["ratio"]) == (2, pytest.approx(1.0))
+    assert (row["low"], row["high"], row["within"]) == pytest.approx((0.5, 2.0, 1.0))
+    (single,) = timed.same_work(rows[rows["sample"] == "a"]).to_dict("records")
+    assert np.isnan(single["low"]) and single["within"] == pytest.approx(1.0)
 
 
 def evaluated(monkeypatch, seeds: int) -> pd.DataFrame:

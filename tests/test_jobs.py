@@ -65,16 +65,16 @@ def test_one_job_where_nothing_may_run_beside_anything(study):
 
 def test_a_notebooks_nodes_bring_what_they_are_computed_from_if_it_is_missing(study, monkeypatch):
     (job,) = planned(study, {"06"}, apart=False).values()
-    assert job["nodes"] == ["corpus", "model", "rollouts", "prefixes", "agent", "overhead", "decision_cost"]
-    there = {"model", "agent", "decision_cost"}
+    assert job["nodes"] == ["corpus", "model", "rollouts", "prefixes", "agent", "decision_cost"]
+    there = {"model", "agent"}
     monkeypatch.setattr(
         Study, "missing", lambda self, node, places: [] if node.name in there and not self.force else places
     )
     (job,) = planned(study, {"06"}, apart=False).values()
-    assert job["nodes"] == ["corpus", "overhead"]
+    assert job["nodes"] == ["decision_cost"]
     (job,) = planned(replace(study, force=True), {"06"}, apart=False).values()
-    assert job["nodes"] == ["corpus", *job["forced"]] == ["corpus", "overhead", "decision_cost"]
-    there |= {"corpus", "overhead"}
+    assert job["nodes"] == job["forced"] == ["decision_cost"]
+    there |= {"decision_cost"}
     assert planned(study, {"06"}, apart=True) == {}
 
 

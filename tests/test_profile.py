@@ -1,6 +1,8 @@
 """Profiles: the four that are shipped, overrides, and one sentence for anything wrong."""
 
 import dataclasses
+import re
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -57,7 +59,7 @@ def test_without_a_hub_contexts_fit_the_pico_models(name):
 def test_the_thesis_is_swept(name):
     evaluation = load_profile(name).evaluation
     if name == "laptop":  # half an hour: some of them
-        assert set(evaluation.thresholds) < set(THESIS_THRESHOLDS) and len(evaluation.thresholds) == 4
+        assert set(evaluation.thresholds) < set(THESIS_THRESHOLDS) and len(evaluation.thresholds) == 3
     else:
         assert evaluation.thresholds == THESIS_THRESHOLDS
     # A laptop has no time for all four contexts and keeps the two ends.
@@ -192,13 +194,47 @@ def test_values_of_overrides(name, text, value):
 def test_every_setting_can_be_overridden():
     names = setting_names()
     assert "evaluation.samples" in names and "models" in names
-    assert not {"name", "description", "data", "evaluation"} & set(names)
-    plain = load_profile("laptop")
+    assert not {"name", "description", "data", "evaluation", "per_model"} & set(names)
+    plain = load_profile("ci")
     for name in names:
         value = plain
         for part in name.split("."):
             value = getattr(value, part)
-        assert load_profile("laptop", {name: yaml.safe_dump(value, default_flow_style=True)}) == plain
+        assert load_profile("ci", {name: yaml.safe_dump(value, default_flow_style=True)}) == plain
+
+
+def test_a_model_has_counts_for_itself_unless_others_are_asked_for(write):
+    own = {"opt-random": {"evaluation.samples": 9, "fixed_exits.timing_samples": 3}}
+    write(per_model=own)
+    profile = load_profile("mine")
+    of_it, of_other = profile.of("opt-random"), profile.of("llama-random")
+    assert (of_it.evaluation.samples, of_it.fixed_exits.timing_samples) == (9, 3)
+    assert of_other == profile and of_other.evaluation.samples != 9
+    assert replace(of_it, evaluation=profile.evaluation, fixed_exits=profile.fixed_exits) == profile
+    asked = load_profile("mine", {"evaluation.samples": "2"})
+    assert asked.of("opt-random").evaluation.samples == 2
+    assert asked.of("opt-random").fixed_exits.timing_samples == 3
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (
+            {"m": {"evaluation.thresholds": 1}},
+            "The setting of m in per_model is 'evaluation.thresholds': allowed are ",
+        ),
+        (
+            {"m": {"evaluation.samples": "many"}},
+            "per_model.m.evaluation.samples is 'many': allowed is a whole number.",
+        ),
+        ({"m": {"evaluation.samples": 0}}, "evaluation.samples is 0: allowed are values from 1."),
+        ({"m": 5}, "per_model.m is 5: allowed is a mapping."),
+    ],
+)
+def test_counts_of_a_model_are_checked(write, own, message):
+    write(per_model=own)
+    with pytest.raises(InputError, match=re.escape(message)):
+        load_profile("mine")
 
 
 # --- anything wrong is one sentence ---

@@ -4,8 +4,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
+from eelib.decoding.policy import ExitPolicy
 from eelib.errors import InputError
 from eelib.evaluation.promises import (
     bentkus_p_value,
@@ -15,8 +17,11 @@ from eelib.evaluation.promises import (
     learn_then_test,
     methods,
     naive,
+    promises,
+    promises_across,
     prompts_needed,
 )
+from eelib.rl.rollouts import Rollouts
 
 
 def test_a_p_value_by_hand():
@@ -75,3 +80,29 @@ def test_promises_are_kept_and_the_naive_choice_breaks_its_own():
     assert broken["Learn-then-Test, betting"] <= 0.05 * 300
     assert broken["Learn-then-Test, Hoeffding-Bentkus"] <= 0.05 * 300
     assert broken["naive"] > 0.2 * 300
+
+
+def recorded(right: float) -> Rollouts:
+    """150 prompts of a model of 8 layers, one exit point at 4, right on a share of the tokens; the state says nothing."""
+    correct = np.random.default_rng(0).random((150, 15, 1)) < right
+    states = np.zeros((150, 15, 1, 2), np.float32)
+    zeros = np.zeros(correct.shape, np.float32)
+    return Rollouts(states, np.where(correct, 7, 8), zeros, np.full((150, 15), 7), [4], 8)
+
+
+def test_a_promise_made_at_home_is_broken_where_the_exits_are_worse():
+    """A policy that leaves at every token below T = 0.9: right on 99% at home, on half of the tokens elsewhere."""
+    policy = ExitPolicy([torch.zeros(2, 2)], [torch.tensor([0.0, math.log(9)])], "model")
+    rollouts = {"java": recorded(0.99), "python": recorded(0.5)}
+    keys = ["tolerated", "prompts", "method"]
+    home = promises(rollouts["java"], policy).set_index(keys)
+    away = promises_across(rollouts, policy, "java").set_index(keys)
+    assert set(away["tested_on"]) == {"python"} and (away["early"] == home["early"]).all()
+    betting = away.loc[(0.1, 200, "Learn-then-Test, betting")]
+    assert home.loc[(0.1, 200, "Learn-then-Test, betting"), "broken"] == 0
+    assert betting["early"] == 1 and betting["broken"] == 1 and betting["depth"] == 0.5
+    same = promises_across({"java": rollouts["java"], "python": rollouts["java"]}, policy, "java").set_index(
+        keys
+    )
+    columns = ["broken", "early", "depth"]
+    assert (same[columns] == home[columns]).all(axis=None)

@@ -69,7 +69,7 @@ def test_predictions_end_with_the_end_token(parts, tokenizer, samples):
 
 def test_timings_count_what_was_generated(parts, tokenizer, samples):
     monitor = ReplayMonitor([(1.0, 1.0)] * 4, "rapl")
-    rows = timings(parts, samples, SETTINGS, NEW, 1, monitor, tokenizer.eos_token_id)
+    rows = timings({"aggregated": parts}, samples, SETTINGS, NEW, 1, monitor, tokenizer.eos_token_id)
     decoded = predictions(parts, tokenizer, samples, SETTINGS, NEW)
     keys = ["criterion", "sample"]
     counted = rows.set_index(keys)["tokens"].sort_index()

@@ -25,7 +25,9 @@ def samples(prompts) -> list[Sample]:
 def test_nvml_measures_energy_in_one_window_a_setting(parts, samples):
     """Two repeats of three samples in two settings: twelve short windows for time, then one a setting for energy."""
     short = [(1.0 + i, math.nan) for i in range(12)]  # the counter did not advance in any
-    rows = timings(parts, samples, SETTINGS, 2, 2, ReplayMonitor([*short, (60.0, 120.0), (30.0, 30.0)]))
+    rows = timings(
+        {"aggregated": parts}, samples, SETTINGS, 2, 2, ReplayMonitor([*short, (60.0, 120.0), (30.0, 30.0)])
+    )
     assert rows["seconds"].tolist() == [seconds for seconds, _ in short]
     assert rows["joules"].tolist() == [20.0, 5.0] * 6
     assert set(rows["energy_source"]) == {"nvml"}
@@ -42,7 +44,7 @@ def test_an_energy_window_lasts_two_seconds_however_short_completions_are(parts,
 
     monkeypatch.setattr(sweep, "generate", generate)
     readings = [(0.1, math.nan), (5.0, math.nan)] * 3 + [(2.1, 42.0), (15.0, 30.0)]
-    rows = timings(parts, samples, SETTINGS, 2, 1, ReplayMonitor(readings))
+    rows = timings({"aggregated": parts}, samples, SETTINGS, 2, 1, ReplayMonitor(readings))
     assert len(decoded) == 2 + 6 + (7 + 1) * 3  # the first two warm up
     assert rows["joules"].tolist() == [2.0, 10.0] * 3
 
@@ -56,16 +58,23 @@ def test_a_setting_may_have_a_rule_for_each_sample(parts, samples, monkeypatch):
         return Generation([5], [12])
 
     monkeypatch.setattr(sweep, "generate", generate)
-    timings(parts, samples, [Setting("scripted", rules)], 2, 1, ReplayMonitor([(1.0, 1.0)] * 3, "rapl"))
+    timings(
+        {"aggregated": parts},
+        samples,
+        [Setting("scripted", rules)],
+        2,
+        1,
+        ReplayMonitor([(1.0, 1.0)] * 3, "rapl"),
+    )
     assert seen[1:] == list(rules.values())  # after the one that warms up
 
 
 def test_other_counters_measure_every_completion(parts, samples):
     readings = [(1.0, float(i)) for i in range(1, 7)]
-    rows = timings(parts, samples, SETTINGS, 2, 1, ReplayMonitor(readings, "rapl"))
+    rows = timings({"aggregated": parts}, samples, SETTINGS, 2, 1, ReplayMonitor(readings, "rapl"))
     assert rows["joules"].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     unmeasured = ReplayMonitor([(1.0, math.nan)] * 6, "none")
-    assert timings(parts, samples, SETTINGS, 2, 1, unmeasured)["joules"].isna().all()
+    assert timings({"aggregated": parts}, samples, SETTINGS, 2, 1, unmeasured)["joules"].isna().all()
 
 
 @pytest.fixture

@@ -43,6 +43,15 @@ def test_promises_that_cannot_be_are_named():
     )
 
 
+def test_promises_elsewhere_are_those_made_at_home():
+    across = promises().assign(tested_on="python", node="promises_across")
+    assert broken(rivals.promised_across, {"promises": promises(), "promises_across": across}) == []
+    other = across.assign(early=[0.4, 1.0])
+    assert broken(rivals.promised_across, {"promises": promises(), "promises_across": other}) == [
+        "what is promised is chosen at home"
+    ]
+
+
 def layers() -> pd.DataFrame:
     """Every layer of a model of 8 layers on one sample of four tokens."""
     rows = pd.DataFrame({"model": "llama-random", "language": "java", "kind": "base", "layer": range(1, 9)})
@@ -143,9 +152,7 @@ def test_a_table_is_compared_without_its_looks():
 
 def timings(seconds: list[float]) -> pd.DataFrame:
     """The base and the tuned model at full depth."""
-    rows = pd.DataFrame(
-        {"node": "model_timings", "model": "m", "language": "java", "kind": ["base", "aggregated"]}
-    )
+    rows = pd.DataFrame({"node": "timings", "model": "m", "language": "java", "kind": ["base", "aggregated"]})
     rows = rows.assign(
         context_fraction=0.2, criterion="full", threshold=np.nan, seed=-1, cache="none", sample="a"
     )

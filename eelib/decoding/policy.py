@@ -13,7 +13,7 @@ from torch import Tensor
 from eelib.errors import InputError
 
 # Least and highest price of a full token, in right tokens, at which a priced policy is trained.
-PRICES = (0.1, 4.0)
+PRICES = (0.02, 4.0)
 
 
 @dataclass(frozen=True)

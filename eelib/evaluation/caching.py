@@ -20,7 +20,7 @@ def cached_frame(
 
     Parameters
     ----------
-    cached, timings: rows of `predict.cached_predictions` and `timed.cached_timings`.
+    cached, timings: rows of `predict.cached_predictions` and `timed.setting_timings`.
     exact: uncached rows of the same model and samples, see `uncached`.
     """
     rows = pd.concat([cached, exact], ignore_index=True)
@@ -31,7 +31,8 @@ def cached_frame(
         np.nanmean(changed_tokens(rows, row.criterion, row.threshold, row.cache))
         for row in frame.itertuples()
     ]
-    costs = summarise_timings(timings, ["criterion", "threshold", "cache"])
+    own = timings[(timings["kind"] == "aggregated") & (timings["cache"] != "none")]
+    costs = summarise_timings(own, ["criterion", "threshold", "cache"])
     frame = frame.merge(costs, on=["criterion", "threshold", "cache"], how="left")
     frame["label"] = ["full" if math.isnan(value) else f"{value:g}" for value in frame["threshold"]]
     return frame.rename(columns={"seconds": "time_s"})

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from transformers import PretrainedConfig
 
-from eelib.decoding.policy import ExitPolicy
+from eelib.decoding.policy import PRICES, ExitPolicy
 from eelib.evaluation.cost import criterion_prices, look_price, stop_prices
 from eelib.evaluation.frontier import DEPTHS, QUANTILES, Curve, Frontier
 from eelib.evaluation.offline import policy_exits, probabilities
@@ -22,7 +22,7 @@ from eelib.rl.rollouts import Rollouts
 SHARES_OF_FULL = (0.7, 0.8)  # costs at which agreement is told
 RIVALS = ("agent", "probe", "confidence")  # that every method is compared with
 DRAWN = 25  # costs at which curves are drawn
-THRESHOLDS = np.linspace(0.91, 0.2, 30)  # of a priced policy: from its least price to its highest
+THRESHOLDS = np.linspace(*(1 / (1 + price) for price in PRICES), 30)  # of a priced policy
 
 # Something to choose: its curve on the prompts that choose, and what it does at its k-th threshold on those reported on.
 Choice = tuple[Curve, Callable[[int], Curve]]

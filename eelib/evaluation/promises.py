@@ -133,7 +133,32 @@ def promises(unseen: Rollouts, policy: ExitPolicy) -> pd.DataFrame:
     as a share of all).
     """
     losses, depths = losses_and_depths(unseen, policy)
-    risks, rng, rows = losses.mean(0), np.random.default_rng(0), []
+    return _kept(losses, losses.mean(0), depths)
+
+
+def promises_across(unseen: dict[str, Rollouts], policy: ExitPolicy, language: str) -> pd.DataFrame:
+    """What becomes of a promise elsewhere: prompts of the policy's own language choose, prompts of another are decoded.
+
+    Parameters
+    ----------
+    unseen: rollouts of one model by language.
+
+    Returns
+    -------
+    Rows of `promises`, and `tested_on`, the language that `broken` and `depth` are of.
+    """
+    losses, _ = losses_and_depths(unseen[language], policy)
+    tables = []
+    for other, recorded in unseen.items():
+        if other != language:
+            there, depths = losses_and_depths(recorded, policy)
+            tables.append(_kept(losses, there.mean(0), depths).assign(tested_on=other))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _kept(losses: np.ndarray, risks: np.ndarray, depths: np.ndarray) -> pd.DataFrame:
+    """The rows of `promises`: `losses` (N, K) of the prompts that calibrate, `risks` and `depths` (K,) of those decoded."""
+    rng, rows = np.random.default_rng(0), []
     for prompts in PROMPTS:
         draws = rng.integers(len(losses), size=(DRAWS, prompts))
         for tolerated in TOLERATED:

@@ -27,7 +27,7 @@ def evaluation_frame(
     Parameters
     ----------
     predictions: rows of `predict.full_predictions` of all kinds, and of `predict.agent_predictions`.
-    timings: rows of `timed.model_timings`; none where time is not measured.
+    timings: rows of `timed.setting_timings`; none where time is not measured.
     config: of the model, for the FLOPs of its cached completions.
     """
     metrics = summarise(predictions, language, KEYS)

@@ -29,8 +29,8 @@ class Setting:
     """One way to decode: a criterion, its name, and the threshold and agent it stands for.
 
     `threshold` is NaN and `seed` -1 where there is none; for a fixed exit `threshold` is the layer. `rule` is the criterion, or
-    one for each sample by its id, such as the replay of its own trace (`timings` alone takes those). `depth` ends the model
-    after that layer (`predictions` alone does so).
+    one for each sample by its id, such as the replay of its own trace. `kind` says which model decodes. `timings` alone takes both.
+    `depth` ends the model after that layer (`predictions` alone does so).
     """
 
     criterion: str
@@ -39,6 +39,7 @@ class Setting:
     seed: int = -1
     cache: CacheMode = CacheMode.NONE
     depth: int | None = None
+    kind: str = "aggregated"
 
     @property
     def keys(self) -> dict:
@@ -127,7 +128,7 @@ def _decoded(
 
 
 def timings(
-    parts: ModelParts,
+    models: Mapping[str, ModelParts],
     samples: Sequence[Sample],
     settings: Sequence[Setting],
     new_tokens: int,
@@ -139,12 +140,13 @@ def timings(
 
     Parameters
     ----------
+    models: by the `kind` of the settings.
     end: the token id that ends a completion before it has `new_tokens` tokens.
 
     Returns
     -------
-    One row a repeat x sample x setting: `KEYS`, `repeat`, `sample`, `tokens` (how many were generated), `seconds`, `joules`
-    (NaN when not measured), `energy_source`. What is not recorded warms up: two tokens of each criterion and cache.
+    One row a repeat x sample x setting: `kind`, `KEYS`, `repeat`, `sample`, `tokens` (how many were generated), `seconds`, `joules`
+    (NaN when not measured), `energy_source`. What is not recorded warms up: two tokens of each model, criterion and cache.
 
     NVML's counter advances about every 100 ms, more than a short completion takes. With it, energy is measured in further
     passes, a window a setting over all samples, of which each row gets its share: `repeats` times, or as often as it takes
@@ -153,9 +155,9 @@ def timings(
 
     def decode(setting: Setting, sample: Sample, longest: int = new_tokens) -> Generation:
         rule = setting.rule[sample.id] if isinstance(setting.rule, Mapping) else setting.rule
-        return generate(parts, sample.context, longest, rule, setting.cache, end)
+        return generate(models[setting.kind], sample.context, longest, rule, setting.cache, end)
 
-    for setting in {(setting.criterion, setting.cache): setting for setting in settings}.values():
+    for setting in {(one.kind, one.criterion, one.cache): one for one in settings}.values():
         decode(setting, samples[0], longest=min(2, new_tokens))
     rows = []
     progress = tqdm(total=repeats * len(samples), desc="timing one by one", unit="prompt", leave=False)
@@ -166,7 +168,8 @@ def timings(
                 with monitor.measure() as measured:
                     generation = decode(setting, sample)
                 rows.append(
-                    setting.keys
+                    {"kind": setting.kind}
+                    | setting.keys
                     | {
                         "repeat": repeat,
                         "sample": sample.id,

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from eelib.decoding.policy import ExitPolicy, normed
 from eelib.rl.rollouts import Rollouts
 
+CHOICES = 16  # states of a training that are judged
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -100,6 +102,26 @@ class Perceptron(nn.Module):
             biases[-1] = torch.cat([torch.zeros_like(biases[-1]), biases[-1]])
         price = None if self.price is None else self.price.detach().clone()
         return ExitPolicy(weights, biases, model, price, examples.direction)
+
+
+class Best:
+    """The state of a network at which it did best on what it does not learn from, of `CHOICES` at equal steps of the training."""
+
+    def __init__(self, network: Perceptron, steps: int):
+        self._network, self._every = network, max(1, steps // CHOICES)
+        self._least, self._state = np.inf, {}
+
+    def offer(self, step: int, loss: Callable[[], float]) -> None:
+        """Keep the state after this step if it is one to judge, and its loss the least so far."""
+        if step % self._every == 0 and (now := loss()) < self._least:
+            self._least = now
+            self._state = {name: tensor.clone() for name, tensor in self._network.state_dict().items()}
+
+    @property
+    def kept(self) -> Perceptron:
+        """The network in that state."""
+        self._network.load_state_dict(self._state)
+        return self._network
 
 
 def descend(

@@ -6,17 +6,13 @@ size is fitted to all of them by binary cross-entropy. It exports to the same `E
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from eelib.decoding.policy import ExitPolicy
-from eelib.rl.perceptron import Examples, Perceptron, Recipe, descend, per_token
+from eelib.rl.perceptron import Best, Examples, Perceptron, Recipe, descend, per_token
 from eelib.rl.rollouts import Rollouts
-
-CHOICES = 16  # at equal steps of the training: the one with the least validation loss is kept
-
 
 RECIPE = Recipe(steps=2000)
 
@@ -49,7 +45,7 @@ def fit(
     examples, generator = Examples(rollouts), torch.Generator().manual_seed(seed)
     seen = Examples(chosen, examples.moments).states
     network = Perceptron(seen.shape[-1], recipe, 1, generator)
-    best, kept = np.inf, {}
+    best = Best(network, recipe.steps)
     steps = descend(
         network,
         examples,
@@ -57,12 +53,11 @@ def fit(
         generator,
         lambda rows, noisy: loss_of(network(noisy).squeeze(-1), targets[rows]),
     )
+
+    @torch.no_grad()
+    def loss_on_seen() -> float:
+        return loss_of(network(seen).squeeze(-1), chosen_targets).item()
+
     for step in steps:
-        if step % max(1, recipe.steps // CHOICES) == 0:
-            with torch.no_grad():
-                loss = loss_of(network(seen).squeeze(-1), chosen_targets).item()
-            if loss < best:
-                best = loss
-                kept = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    network.load_state_dict(kept)
-    return network.export(examples, model)
+        best.offer(step, loss_on_seen)
+    return best.kept.export(examples, model)

@@ -19,6 +19,7 @@ from eelib.models.parts import ModelParts
 
 STATES, REST = "states.npy", "rollouts.safetensors"
 _PROMPTS_AT_ONCE = 64  # whose states are in memory when all are gone through
+_LOOKS_AT_ONCE = 512  # states decoded together: the head's weights are read once for all of them
 
 
 @dataclass(frozen=True)
@@ -180,23 +181,28 @@ def _record_batch(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     index = {layer: i for i, layer in enumerate(parts.exit_points)}
     shape = (len(prompts), new_tokens, len(index))
-    states, confidences = torch.empty(*shape, parts.width), torch.empty(shape)
-    predictions = torch.empty(shape, dtype=torch.int64)
+    states = torch.empty(*shape, parts.width)
 
     def observe(token: int, layer: int, hidden: Tensor) -> None:
         if layer in index:
-            here = (slice(None), token, index[layer])
-            states[here], confidences[here], predictions[here] = _observed(parts, hidden)
+            states[:, token, index[layer]] = hidden
 
     generations = BatchDecoder(parts, prompts, new_tokens).decode(FullDepth(), observe=observe)
     last = np.array([generation.tokens for generation in generations])
-    return states.numpy(), predictions.numpy(), confidences.numpy(), last
+    return states.numpy(), *_looks(parts, states), last
 
 
-def _observed(parts: ModelParts, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What is kept of (..., D) states at an exit point, on the CPU: themselves, the largest probability, its token."""
-    confidence, prediction = parts.logits(hidden).float().softmax(-1).max(-1)
-    return hidden.float().cpu(), confidence.cpu(), prediction.cpu()
+@torch.inference_mode()
+def _looks(parts: ModelParts, states: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """What (..., D) states at exit points decode to: the likeliest token, int64, and its probability, float32."""
+    predictions, confidences = [], []
+    for chunk in states.flatten(0, -2).split(_LOOKS_AT_ONCE):
+        logits = parts.logits(chunk.to(parts.device, parts.model.dtype)).float()
+        largest, token = logits.max(-1)
+        predictions.append(token.cpu())
+        confidences.append((largest - logits.logsumexp(-1)).exp().cpu())
+    shape = states.shape[:-1]
+    return torch.cat(predictions).view(shape).numpy(), torch.cat(confidences).view(shape).numpy()
 
 
 def _check_finite(states: np.ndarray) -> None:
@@ -234,9 +240,9 @@ def record_prefixes(
         last[rows] = parts.logits(kept[-1]).argmax(-1).cpu()
         for place, layer in enumerate(parts.exit_points):
             here = (rows, slice(None), place)
-            observed = _observed(parts, kept[layer - 1])
+            predictions[here], confidences[here] = _looks(parts, kept[layer - 1])
             with np.errstate(over="ignore"):  # as in `record`
-                states[here], confidences[here], predictions[here] = observed
+                states[here] = kept[layer - 1].float().cpu()
         _check_finite(states[rows])
     episodes = (len(windows) * pieces, tokens)
     arrays = (states, predictions, confidences, last)

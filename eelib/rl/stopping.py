@@ -14,26 +14,31 @@ import torch
 from torch import Tensor
 
 from eelib.decoding.policy import PRICES, ExitPolicy
-from eelib.rl.perceptron import Examples, Perceptron, Recipe, descend, per_token
+from eelib.rl.perceptron import Best, Examples, Perceptron, Recipe, descend, per_token
 from eelib.rl.rollouts import Rollouts
 
-RECIPE = Recipe(steps=3000)
+# Twice PPO's noise: where most tokens agree at once, few of them tell leaving from going on (docs/decisions.md, "Optimal stopping").
+RECIPE = Recipe(steps=3000, noise=1.0)
+JUDGED_AT = 12  # prices, at equal distances of their logarithms
 
 
 def train_stopping(
-    rollouts: Rollouts, costs: np.ndarray, seed: int, model: str, recipe: Recipe = RECIPE
+    rollouts: Rollouts, chosen: Rollouts, costs: np.ndarray, seed: int, model: str, recipe: Recipe = RECIPE
 ) -> ExitPolicy:
-    """Fit the values of leaving and of going on, at prices drawn anew for every token.
+    """Fit the values of leaving and of going on, at prices drawn anew for every token; keep the state that pays most on `chosen`.
 
     Parameters
     ----------
+    chosen: of validation prompts.
     costs: (E + 1,) of leaving at each stop, as shares of the full model's token.
     model: fingerprint of the model the states come from, kept with the policy.
     """
     examples, generator = Examples(rollouts, direction=True), torch.Generator().manual_seed(seed)
+    unseen = Examples(chosen, examples.moments, direction=True).states, per_token(chosen.correct)
     correct, steps = per_token(rollouts.correct), torch.from_numpy(np.diff(costs)).float()
     network = Perceptron(examples.states.shape[-1], recipe, 2, generator, priced=True)
     low, high = map(math.log, PRICES)
+    best = Best(network, recipe.steps)
 
     def loss_of(rows: Tensor, noisy: Tensor) -> Tensor:
         log_prices = low + (high - low) * torch.rand(len(rows), generator=generator)
@@ -44,9 +49,27 @@ def train_stopping(
         errors = (leave - correct[rows]) ** 2 + (go_on - worth) ** 2 / (1 + prices)[:, None]
         return errors.mean()
 
-    for _ in descend(network, examples, recipe, generator, loss_of):
-        pass
-    return network.export(examples, model)
+    for step in descend(network, examples, recipe, generator, loss_of):
+        best.offer(step, lambda: -paid(network, *unseen, steps))
+    return best.kept.export(examples, model)
+
+
+@torch.no_grad()
+def paid(network: Perceptron, states: Tensor, correct: Tensor, steps: Tensor) -> float:
+    """What a network's decisions pay a token: a mean over prices, each divided by 1 + price, since dear layers would drown the others.
+
+    Parameters
+    ----------
+    states, correct: (M, E, D) standardised, and (M, E). steps: as of `continuing`.
+    """
+    worth = []
+    for log_price in torch.linspace(*map(math.log, PRICES), JUDGED_AT):
+        prices = log_price.exp().expand(len(states))
+        go_on, leave = network(states, log_price.expand(len(states))).unbind(-1)
+        first = continuing(go_on, leave, correct, prices, steps)[:, 0]
+        stays = leave[:, 0] <= go_on[:, 0]
+        worth.append(torch.where(stays, first, correct[:, 0]).mean() / (1 + log_price.exp()))
+    return torch.stack(worth).mean().item()
 
 
 def continuing(go_on: Tensor, leave: Tensor, correct: Tensor, prices: Tensor, steps: Tensor) -> Tensor:

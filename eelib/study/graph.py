@@ -97,11 +97,10 @@ def _is_timed(profile: Profile, place: Place) -> bool:
     return place["context_fraction"] in profile.evaluation.timed_fractions
 
 
-def _is_drawn(profile: Profile, place: Place) -> bool:
-    """Whether a place stands in Figure 6.12, of Python where the run has it."""
-    language = "python" if "python" in profile.languages else profile.languages[0]
-    contexts = overhead.thesis_contexts(profile.evaluation.timed_fractions)
-    return place["language"] == language and place["context_fraction"] in contexts
+def _is_of_all_languages(profile: Profile, place: Place) -> bool:
+    """Whether one fine-tuned model is that of all languages, of which there are several."""
+    ready = tuned.there_already(place["model"], "aggregated", profile.fine_tuning.shipped)
+    return ready is not None and len(profile.languages) > 1
 
 
 def _is_first(profile: Profile, place: Place) -> bool:
@@ -247,7 +246,7 @@ _NODES = [
         "04",
         stopping.fit_stopping,
         (*SETTING, "seed"),
-        LEARNT | TUNED,
+        LEARNT | CHOSEN | TUNED,
         ("context.max_tokens", "reinforcement.stopping_steps"),
         load=_load_agent,
     ),
@@ -286,6 +285,18 @@ _NODES = [
         SETTING,
         UNSEEN | {"policy": Input("stopping", at={"seed": 0})},
         dataset="promises",
+    ),
+    Node(
+        "promises_across",
+        "04",
+        promises.promises_across,
+        SETTING,
+        {
+            "unseen": Input("rollouts", at={"split": "test"}, over="language"),
+            "policy": Input("stopping", at={"seed": 0}),
+        },
+        where=_is_of_all_languages,
+        dataset="promises_across",
     ),
     Node(
         "recovered",
@@ -348,9 +359,9 @@ _NODES = [
         dataset="predictions",
     ),
     Node(
-        "model_timings",
+        "timings",
         "05",
-        timed.model_timings,
+        timed.setting_timings,
         (*SETTING, "context_fraction"),
         CORPUS | TUNED | FIRST_AGENT | {"base": Input("model", at={"kind": "base"})},
         (*TIMED, *DECIDED),
@@ -359,17 +370,6 @@ _NODES = [
         dataset="timings",
     ),
     # --- 06: overhead ---
-    Node(
-        "overhead",
-        "06",
-        overhead.overhead,
-        (*SETTING, "context_fraction"),
-        CORPUS | TUNED | FIRST_AGENT,
-        (*TIMED, *DECIDED),
-        where=_is_drawn,
-        timed=True,
-        dataset="timings",
-    ),
     Node(
         "decision_cost",
         "06",
@@ -390,17 +390,6 @@ _NODES = [
         (*DECODED, *DECIDED),
         where=_is_timed,
         dataset="predictions",
-    ),
-    Node(
-        "cached_timings",
-        "07",
-        timed.cached_timings,
-        (*SETTING, "context_fraction"),
-        CORPUS | TUNED | FIRST_AGENT,
-        (*TIMED, *DECIDED),
-        where=_is_timed,
-        timed=True,
-        dataset="timings",
     ),
 ]
 NODES = {node.name: node for node in _NODES}

@@ -106,7 +106,8 @@ class Node:
         return f"{self.name}/{where or self.name}"
 
     def settings(self, profile: Profile, place: Place) -> dict[str, Any]:
-        """The profile's fields that decide, by argument."""
+        """The profile's fields that decide, by argument; a model has some for itself."""
+        profile = profile.of(place["model"]) if "model" in place else profile
         return dict(_field(profile, text.format(**place)) for text in self.fields)
 
 

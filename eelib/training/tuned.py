@@ -1,6 +1,7 @@
 """The models of the study: bases, and fine-tunings that ship or are trained in the run."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,21 +63,28 @@ def validation_losses(
     sequence_length: int,
     exit_positions: float,
     blocks: int = 4,
+    files: int = 40,
 ) -> pd.DataFrame:
-    """`layer`, `loss`: nats a token at each exit point and the last layer, on `blocks` blocks of validation files.
+    """`layer`, `loss`: nats a token at each exit point and the last layer, on `blocks` blocks of `files` validation files.
 
     Exit points are decoded at the share of positions that training takes, the same for all models and layers.
     """
     parts = tuned.parts
-    files = split_of(corpus, "validation")
-    packed = pack(encode_files((" ".join(file.code) for file in files), tuned.tokenizer), sequence_length)
-    chosen = np.linspace(0, len(packed) - 1, min(blocks, len(packed))).astype(int)
-    batch = torch.from_numpy(packed[chosen].astype(np.int64)).to(parts.device)
+    # All of the split would take longer to encode than the losses take.
+    read = _spread(split_of(corpus, "validation"), files)
+    packed = pack(encode_files((" ".join(file.code) for file in read), tuned.tokenizer), sequence_length)
+    chosen = np.array(_spread(packed, blocks), dtype=np.int64)
+    batch = torch.from_numpy(chosen).to(parts.device)
     layers = [*parts.exit_points, parts.total_layers]
     with torch.inference_mode():
         states, drawn = parts.hidden_states(batch), torch.Generator().manual_seed(0)
         losses = layer_losses(parts, states, batch, layers, exit_positions, drawn)
     return pd.DataFrame([{"layer": layer, "loss": loss.item()} for layer, loss in losses.items()])
+
+
+def _spread(items: Sequence, count: int) -> list:
+    """At most `count` items, at equal distances."""
+    return [items[place] for place in np.linspace(0, len(items) - 1, min(count, len(items))).astype(int)]
 
 
 def losses_by_kind(losses: pd.DataFrame) -> pd.DataFrame:

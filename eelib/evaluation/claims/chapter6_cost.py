@@ -28,16 +28,21 @@ EIGHT = at_most(0.08, SCORE)
 TWENTY = at_most(0.20)
 
 
-def _seconds(results: Results, cache: str) -> pd.DataFrame:
-    rows = where(results["timings"], node="overhead", cache=cache)
+def _seconds(results: Results) -> pd.DataFrame:
+    """Seconds by timed prompt and threshold: of the full model without a cache (`full`) and with one (`cached`), and, with one, of an
+    agent, of its exits again without it, and of one that never leaves."""
+    rows = where(results["timings"], node="timings", kind="aggregated")
     if rows.empty:
         return rows
+    uncached, full = rows["cache"] == "none", rows["criterion"] == "full"
+    rows = rows[(rows["cache"] == "propagate") | uncached & full]
+    rows = rows.assign(criterion=rows["criterion"].where(~full | uncached, "cached"))
     keys = [*PER_PROMPT, "context_fraction", "threshold", "criterion"]
     return rows.groupby(keys, dropna=False, sort=False)["seconds"].mean().unstack("criterion").reset_index()
 
 
 def overhead_time(results: Results) -> list[Reading]:
-    rows = _seconds(results, "none")
+    rows = _seconds(results)
     if rows.empty:
         return []
     keys = [*PER_PROMPT, "context_fraction"]
@@ -85,9 +90,9 @@ def overhead_cached(results: Results) -> list[Reading]:
             own, lambda part, price=price: price * part["decisions"].sum() / part["cost"].sum(), PER_PROJECT
         )
         found.append(reading(named(model, language, f"T = {near:g}, by count"), estimate, "project", TWENTY))
-    rows = _seconds(results, "propagate")
+    rows = _seconds(results)
     if len(rows):
-        rows = rows.assign(share=rows["never"] / rows["full"] - 1)
+        rows = rows.assign(share=rows["never"] / rows["cached"] - 1).dropna(subset="share")
         estimate = jackknife(rows, lambda own: own["share"].mean(), PER_PROMPT)
         found.append(reading("never leaving, time", estimate, "timed prompt", TWENTY))
     return found

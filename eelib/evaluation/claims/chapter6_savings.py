@@ -180,7 +180,7 @@ FASTER = at_least(18 / 13, SHARE)
 
 
 def throughput(results: Results) -> list[Reading]:
-    rows = where(results["timings"], node="cached_timings", cache="propagate")
+    rows = where(results["timings"], node="timings", kind="aggregated", cache="propagate")
     rows = rows.assign(rate=rows["tokens"] / rows["seconds"]) if len(rows) else rows
     if rows.empty:
         return []

@@ -103,6 +103,9 @@ ALLOWED: dict[str, dict[str, Values]] = {
     "cost_curves": SETTING | {"method": _names(*METHODS), "cost": SHARE, "agreement": SHARE},
     "promises": SETTING
     | {"tolerated": SHARE, "prompts": COUNT, "broken": SHARE, "early": SHARE, "depth": SHARE},
+    "promises_across": SETTING
+    | {"tested_on": _names("java", "python")}
+    | {"tolerated": SHARE, "prompts": COUNT, "broken": SHARE, "early": SHARE, "depth": SHARE},
     "variants": SETTING
     | {
         "variant": _names(*VARIANTS),
@@ -144,6 +147,7 @@ CROSSED: dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
     "probe_data": (("model", "language"), (("learnt_from", "tokens"),)),
     "cost_curves": (("model", "language"), (("method",), ("cost",))),
     "promises": (("model", "language"), (("tolerated",), ("prompts",), ("method",))),
+    "promises_across": (("model", "language", "tested_on"), (("tolerated",), ("prompts",), ("method",))),
     "variants": (("model", "language"), (("variant",),)),
     "decisions": (("node", "model", "language"), (("method",),)),
     "serving": (("model", "language", "measured"), (("threshold",), ("prompt", "key"))),

@@ -56,8 +56,7 @@ def timed_lengths(data: Datasets) -> Broken:
     yield "a replayed trace stands for as many decisions as its agent took", traced[different]
     missing = (timings["energy_source"] == "none") != timings["joules"].isna()
     yield "there is energy where a counter is, and nowhere else", timings[missing]
-    overhead = timings["node"] == "overhead"
-    traced = overhead & timings["criterion"].isin(["agent", "scripted"])
+    traced = (timings["cache"] == "propagate") & timings["criterion"].isin(["agent", "scripted"])
     yield (
         "decisions are counted where an agent's trace is replayed",
         timings[traced != timings["decisions"].notna()],

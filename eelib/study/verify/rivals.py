@@ -164,14 +164,27 @@ def equal_costs(data: Datasets) -> Broken:
 
 def promised(data: Datasets) -> Broken:
     """Promises are shares of drawn calibrations, and a larger tolerance promises more."""
-    rows = data["promises"]
+    yield from _promised(data["promises"], SETTING)
+
+
+def promised_across(data: Datasets) -> Broken:
+    """So they are where another language is decoded than calibrated, which does not change what is promised."""
+    rows, keys = data["promises_across"], [*SETTING, "tolerated", "prompts", "method"]
+    yield from _promised(rows, [*SETTING, "tested_on"])
+    if "promises" in data:
+        at_home = rows.merge(data["promises"], on=keys, suffixes=("", "_at_home"))
+        apart = at_home[(at_home["early"] - at_home["early_at_home"]).abs() > NEAR]
+        yield "what is promised is chosen at home", apart
+
+
+def _promised(rows: pd.DataFrame, place: list[str]) -> Broken:
     for column in ("broken", "early"):
         draws = rows[column] * DRAWS
         yield f"{column} is a number of draws of {DRAWS}", rows[(draws - draws.round()).abs() > 1e-6]
     yield "only a promised exit can break its promise", rows[rows["broken"] > rows["early"] + NEAR]
     never = rows["early"] == 0
     yield "without early exits all layers run", rows[never & ((rows["depth"] - 1).abs() > NEAR)]
-    ordered = rows.sort_values("tolerated").groupby([*SETTING, "prompts", "method"])
+    ordered = rows.sort_values("tolerated").groupby([*place, "prompts", "method"])
     yield (
         "who tolerates more promises no fewer exits",
         rows.loc[ordered["early"].diff().reindex(rows.index) < -NEAR],
@@ -180,9 +193,7 @@ def promised(data: Datasets) -> Broken:
         "who tolerates more runs no more layers",
         rows.loc[ordered["depth"].diff().reindex(rows.index) > NEAR],
     )
-    by = rows.pivot_table(
-        index=[*SETTING, "tolerated", "prompts"], columns="method", values=["early", "depth"]
-    )
+    by = rows.pivot_table(index=[*place, "tolerated", "prompts"], columns="method", values=["early", "depth"])
     if {"naive", "conformal risk control"} <= set(by.columns.get_level_values(1)):
         early = by["early"]["naive"] < by["early"]["conformal risk control"] - NEAR
         depth = by["depth"]["naive"] > by["depth"]["conformal risk control"] + NEAR
@@ -225,5 +236,6 @@ RELATIONS = {
     single_agents: ("agents",),
     equal_costs: ("equal_cost",),
     promised: ("promises",),
+    promised_across: ("promises_across",),
     probes: ("probe_data",),
 }
