@@ -273,3 +273,36 @@ def survival(frame: pd.DataFrame) -> list[str]:
 
 def _range(shares: pd.Series) -> str:
     return f"{shares.min():.0%} to {shares.max():.0%}"
+
+
+def answer(even: pd.DataFrame, beside: pd.DataFrame) -> list[str]:
+    """What notebook 10 answers.
+
+    Args:
+        even: of `break_even`; empty where nothing is kept.
+        beside: rows of `beside_the_thesis` of one dtype and context.
+    """
+    theirs = 1 - thesis_ratios()[["thesis_time", "thesis_energy"]]
+    spans = [
+        f"{theirs[name].min():.0%} to {theirs[name].max():.0%} of the {what}"
+        for name, what in zip(theirs, ("time", "energy"), strict=True)
+    ]
+    authors = f"The authors' raw results save {' and '.join(spans)} by threshold, without a cache on either side; they come without an interval."
+    if even.empty:
+        return [
+            f"Not measured: nothing of a GPU is kept, which scripts/paper_scale.sh would measure. {authors}"
+        ]
+    cached = even[even["cache"] != "none"]
+    pays = cached["break_even_time"].notna().sum()
+    sentences = [
+        f"Against a captured decoder with its cache, a fixed exit that also keeps a cache saves time at some exit point in {pays} of {len(cached)} settings.",
+        authors,
+    ]
+    own = beside[beside["cache"] != "none"] if len(beside) else beside
+    if len(own):
+        saved = 1 - own["of_cached_time_with_agent"]
+        sentences.insert(
+            1,
+            f"The published exits, decisions included, save {saved.min():.0%} to {saved.max():.0%} of the cached full model's time.",
+        )
+    return sentences

@@ -1,5 +1,7 @@
 """What the claims are judged on, from an opened study: its datasets, what was recorded for them, and what a token costs."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
@@ -11,16 +13,13 @@ from eelib.models.loading import load_config
 from eelib.report.naming import family
 from eelib.rl.trained import rewards
 from eelib.study.graph import NODES
-from eelib.study.study import Study
+from eelib.study.node import Node
+from eelib.study.study import Study, as_node
 
 
 def gathered(study: Study, **beside: pd.DataFrame) -> Results:
     """All of a study; MissingStage says what has not been run. `beside` are datasets of no node of the graph, by name."""
-    parts: dict[str, list[pd.DataFrame]] = {}
-    for name, node in NODES.items():
-        if node.is_table and len(rows := study.table_of(name)):
-            parts.setdefault(node.dataset, []).append(rows.assign(node=name))
-    frames = {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
+    frames = _datasets(study, [node for node in NODES.values() if node.is_table])
     frames |= {"optimal": _optimal(study), "episodes": _episodes(study), "files": _files(study)} | beside
     looks = {name: _looks(study, name) for name in study.profile.models}
     return Results(
@@ -32,6 +31,22 @@ def gathered(study: Study, **beside: pd.DataFrame) -> Results:
         {name: price for name, (_, _, price) in looks.items()},
         hub=study.profile.data.source == "hub",
     )
+
+
+def of_nodes(study: Study, *nodes: str | Node, **beside: pd.DataFrame) -> Results:
+    """Some nodes of a study, for what a notebook can say before all of it has run: without what a token costs."""
+    families = {name: family(name) for name in study.profile.models}
+    hub = study.profile.data.source == "hub"
+    return Results(_datasets(study, map(as_node, nodes)) | beside, study.settings, families, hub=hub)
+
+
+def _datasets(study: Study, nodes: Iterable[Node]) -> dict[str, pd.DataFrame]:
+    """The rows of some nodes by dataset."""
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for node in nodes:
+        if len(rows := study.table_of(node)):
+            parts.setdefault(node.dataset, []).append(rows.assign(node=node.name))
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
 
 
 def _looks(study: Study, model: str) -> tuple[dict[int, float], int, float]:

@@ -1,6 +1,7 @@
 """What notebooks call: opening the study from their parameters, and showing code and computed sentences."""
 
 import ast
+import html
 import inspect
 import itertools
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 from IPython import get_ipython
-from IPython.display import Code, Markdown, display
+from IPython.display import HTML, Code, Markdown, display
 
 from eelib.errors import InputError
 from eelib.profile import (
@@ -22,6 +23,8 @@ from eelib.profile import (
 )
 from eelib.study.quiet import quieten_libraries
 from eelib.study.study import Study
+
+DOZEN = 12  # lines of code that are read in passing
 
 
 def open_study(
@@ -107,9 +110,26 @@ def _assigned(source: str) -> Iterator[str]:
 
 
 def show_source(*functions: Callable) -> None:
-    """Show the code of functions where the text speaks of them: what is read is what ran."""
+    """Show the code of functions where the text speaks of them: what is read is what ran.
+
+    What is longer than `DOZEN` lines is shown closed, under its name and the first line of its docstring.
+    """
     for function in functions:
-        display(Code(inspect.getsource(function), language="python"))
+        source = inspect.getsource(function)
+        code = Code(source, language="python")
+        display(code if is_short(source) else HTML(closed(function, code)))
+
+
+def is_short(source: str) -> bool:
+    """Whether code is read where the text speaks of it, without a click."""
+    return len(source.splitlines()) <= DOZEN
+
+
+def closed(function: Callable, code: Code) -> str:
+    """The code of a function as HTML that a click opens."""
+    first = (inspect.getdoc(function) or "").split("\n")[0]
+    summary = f"<code>{function.__qualname__}</code> {html.escape(first)}"
+    return f"<details><summary>{summary}</summary>{code._repr_html_()}</details>"
 
 
 def say(text: str) -> None:
