@@ -1,5 +1,6 @@
 """The harness that all systems are judged on, on tiny rollouts: prices, settings, shares and the study's tables."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,10 +19,12 @@ from eelib.evaluation.flops import head_flops
 from eelib.models.parts import take_apart
 from eelib.models.pico import pico_config
 from eelib.profile import Context
+from eelib.rl.perceptron import Recipe
 from eelib.rl.rollouts import Rollouts, record, record_prefixes
 from eelib.systems import fitted, harness, judged, lite, material
 from eelib.systems.harness import Bench, Split, Told
 from eelib.systems.layerskip import BLOCKS
+from eelib.systems.network import classify
 
 CONFIG = pico_config("llama-pico", VOCABULARY, bos=0, eos=1, pad=2, layers=12)
 EVERYWHERE = np.ones(3, bool)
@@ -66,6 +69,18 @@ def test_what_fills_no_cache_is_cheaper_but_for_the_whole_model(bench):
     assert (bench.prices - bench.unfilled)[0] == pytest.approx(bench.price(8 * fill))
 
 
+def test_the_price_of_a_decision_is_that_of_its_network(bench):
+    recorded, labels = bench.unseen.rollouts, torch.zeros(40, 3, dtype=torch.int64)
+    for outputs, told in ((2, fitted._perceptron), (3, fitted._actions)):
+        network = classify(recorded, labels, outputs, 0, Recipe(steps=1))
+        assert told(bench) == pytest.approx(bench.price(network.flops))
+    for outputs, told in ((2, fitted._linear), (4, fitted._exits)):
+        network = classify(recorded, labels, outputs, 0, Recipe(steps=1, hidden_layers=0))
+        assert told(bench) == pytest.approx(bench.price(network.flops))
+    assert fitted._mapped(bench) - bench.vocabulary == pytest.approx(bench.price(2 * 128 * 128))
+    assert fitted._cosine(bench) == pytest.approx(bench.price(3 * 2 * 128))
+
+
 # --- settings ---
 
 
@@ -100,6 +115,27 @@ def test_the_chosen_settings_are_those_of_the_account_at_equal_cost(bench):
     )
     blind = harness.chosen_settings(bench, []).assign(method="fixed", seed=-1)
     assert account.share(judged._curves(blind)["fixed"], everyone) <= 0
+
+
+def test_a_policy_of_the_study_has_the_account_s_curve():
+    rng = np.random.default_rng(0)
+    correct = rng.random((6, 15, 3)) < [0.3, 0.5, 0.8]
+    recorded = rollouts(correct, rng.random((6, 15, 3)).astype(np.float32))
+    states = rng.normal(size=(*correct.shape, 128)).astype(np.float32)
+    states[..., 0] += 2 * correct  # seen in part
+    recorded = replace(recorded, states=states)
+    read = torch.zeros(2, 128)
+    read[1, 0] = 1.0
+    plain = ExitPolicy([read], [torch.zeros(2)], "model")
+    hidden = [torch.randn(4, 128), torch.randn(2, 4)]
+    priced = ExitPolicy(hidden, [torch.zeros(4), torch.zeros(2)], "model", torch.ones(4))
+    split = Split(recorded, np.zeros((6, 15), int))
+    bench, account = Bench(CONFIG, 100, split, split), Account(CONFIG, recorded, recorded, 100)
+    for policy in (plain, priced):
+        settings = harness.chosen_settings(bench, harness.by_policy(bench, policy))
+        [curve] = judged._curves(settings.assign(method="own", seed=0))["own"]
+        theirs = account.of_policy(policy)
+        assert account.share([curve], np.arange(6)) == pytest.approx(account.share([theirs], np.arange(6)))
 
 
 def test_the_cheapest_setting_loses_no_more_than_tolerated(bench):

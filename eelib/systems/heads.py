@@ -21,7 +21,7 @@ from eelib.systems.harness import Looks, looks
 MOST_PARAMETERS = 10_000_000
 LEARNING_RATE = 3e-4
 BATCH_TOKENS = 64
-CHECKS = 8  # at equal steps of the training: of each head the state with the least validation loss is kept
+CHECKS = 8  # at equal steps of the training: of each head the state that is right most often is kept
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def affordable(parts: ModelParts) -> bool:
 
 
 def fit_heads(parts: ModelParts, train: Rollouts, chosen: Rollouts, seed: int, steps: int) -> Heads:
-    """Fit them, and keep of each its state of the least loss on `chosen`; a model whose heads are too large gives InputError."""
+    """Fit them, and keep of each the state that is right most often on `chosen`; a model whose heads are too large gives InputError."""
     if not affordable(parts):
         raise InputError(
             f"Heads of their own would have {len(parts.exit_points) * parts.head.weight.numel():,} parameters: "
@@ -64,29 +64,31 @@ def fit_heads(parts: ModelParts, train: Rollouts, chosen: Rollouts, seed: int, s
     weights = start.expand(len(parts.exit_points), *start.shape).clone().requires_grad_()
     optimizer = torch.optim.AdamW([weights], LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, steps)
-    best, kept = _losses(weights.detach(), seen, seen_last), weights.detach().clone()
+    best, kept = _right(weights.detach(), seen, seen_last), weights.detach().clone()
     for step in range(1, steps + 1):
         rows = torch.randint(len(last), (BATCH_TOKENS,), generator=generator)
         optimizer.zero_grad()
-        _losses(weights, states[:, rows], last[rows]).mean().backward()
+        _loss(weights, states[:, rows], last[rows]).backward()
         optimizer.step()
         schedule.step()
         if step % max(1, steps // CHECKS) == 0:
             with torch.no_grad():
-                losses = _losses(weights, seen, seen_last)
-                better = losses < best
-                best, kept = (
-                    torch.where(better, losses, best),
-                    torch.where(better[:, None, None], weights, kept),
-                )
+                right = _right(weights, seen, seen_last)
+                kept = torch.where((right > best)[:, None, None], weights, kept)
+                best = torch.maximum(right, best)
     return Heads(parts, kept)
 
 
-def _losses(weights: Tensor, states: Tensor, last: Tensor) -> Tensor:
-    """(E,) mean cross-entropies of (E, M, D) normed states under (E, V, D) heads."""
+def _loss(weights: Tensor, states: Tensor, last: Tensor) -> Tensor:
+    """Mean cross-entropy of (E, M, D) normed states under (E, V, D) heads."""
     logits = torch.bmm(states, weights.transpose(1, 2))
-    losses = F.cross_entropy(logits.flatten(0, 1), last.repeat(len(weights)), reduction="none")
-    return losses.view(len(weights), -1).mean(1)
+    return F.cross_entropy(logits.flatten(0, 1), last.repeat(len(weights)))
+
+
+def _right(weights: Tensor, states: Tensor, last: Tensor) -> Tensor:
+    """(E,) shares of tokens that heads say right."""
+    tokens = torch.stack([(own @ head.T).argmax(-1) for own, head in zip(states, weights, strict=True)])
+    return (tokens == last).float().mean(-1)
 
 
 @torch.no_grad()
