@@ -37,7 +37,9 @@ def create_app(name: str, load: Load, config: ServerConfig | None = None) -> Fas
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine.start()
+        await engine.reader.start()
         yield
+        await engine.reader.close()
         await asyncio.to_thread(engine.close)
 
     app = FastAPI(

@@ -8,8 +8,8 @@ import asyncio
 import math
 import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -20,6 +20,7 @@ from eelib.evaluation.energy import EnergyMonitor, Measurement
 from eelib.server.artifacts import Load, Loaded
 from eelib.server.config import ServerConfig
 from eelib.server.metrics import Metrics
+from eelib.server.reading import Reader
 
 
 class Busy(Exception):
@@ -81,6 +82,8 @@ class Engine:
         self.failure: Exception | None = None  # of loading
         self.on_failure: Callable[[], None] = lambda: None
         self.monitor: EnergyMonitor | None = None
+        self.reader = Reader()
+        self._entering = 0  # requests whose source is being read
         self._load = load
         self._waiting: deque[Job] = deque()
         self._active: deque[Job] = deque()
@@ -101,7 +104,7 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return self._entering + len(self._waiting)
 
     @property
     def active(self) -> int:
@@ -110,17 +113,36 @@ class Engine:
     @property
     def max_new_tokens(self) -> int:
         """The most new tokens a request may ask for: the configured limit, and half of what the model knows positions for."""
-        return min(self.config.max_new_tokens, self.loaded.parts.max_positions // 2)
+        return min(self.config.max_new_tokens, self.context // 2)
+
+    @property
+    def context(self) -> int:
+        """The most tokens of a prompt and its answer."""
+        return min(self.config.context, self.loaded.parts.max_positions)
+
+    @contextmanager
+    def entering(self) -> Iterator[None]:
+        """Hold a place in the queue while a request's source is read, at once or not at all: Busy when the queue is full."""
+        with self._changed:
+            self._check_open()
+            if self.waiting + self.active >= self.config.side_by_side + self.config.queue:
+                raise Busy
+            self._entering += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._entering -= 1
+
+    def _check_open(self) -> None:
+        if self._closing or self.loaded is None:
+            raise NotReady("The server is going down." if self._closing else "The model is not loaded.")
 
     def submit(self, prompt: list[int], new_tokens: int, threshold: float) -> Job:
-        """Queue a request, at once or not at all: Busy when the queue is full. Call within the event loop."""
+        """Queue a request that is `entering`. Call within the event loop."""
         job = Job(prompt, new_tokens, threshold, asyncio.get_running_loop())
         with self._changed:
-            room = self.config.side_by_side + self.config.queue
-            if self._closing or self.loaded is None:
-                raise NotReady("The server is going down." if self._closing else "The model is not loaded.")
-            if len(self._waiting) + len(self._active) >= room:
-                raise Busy
+            self._check_open()
             self._waiting.append(job)
             self._changed.notify()
         return job

@@ -173,6 +173,8 @@ class EarlyExit(BaseModel):
     decoding: Literal["greedy"] = "greedy"
     prompt_tokens: int
     prompt_tokens_dropped: int
+    source_characters_dropped: int
+    note: str | None
     seconds: float
 
 

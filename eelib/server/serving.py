@@ -79,22 +79,34 @@ def header_threshold(request: Request) -> float | None:
 
 
 async def begin(request: Request, what: Asked) -> Completion:
-    """Queue a completion: 429 at once when the queue is full."""
+    """Queue a completion: 429 at once when the queue is full, 504 when reading its source takes all of its time."""
     completion = Completion(request.app.state.engine, what)
     try:
-        await completion.start()
+        await completion.start(_ends(request, completion) - time.monotonic())
     except Busy as error:
         raise RequestError(
             429, "The queue is full: try again in a second.", headers={"Retry-After": "1"}
         ) from error
     except NotReady as error:
         raise RequestError(503, str(error)) from error
+    except TimeoutError as error:
+        raise _late(completion) from error
     return completion
+
+
+def _ends(request: Request, completion: Completion) -> float:
+    """When the request's deadline passes, by the monotonic clock."""
+    return request.state.arrived + completion.engine.config.deadline
+
+
+def _late(completion: Completion) -> RequestError:
+    seconds = completion.engine.config.deadline
+    return RequestError(504, f"The completion took longer than the deadline of {seconds:g} s.")
 
 
 async def watch(request: Request, completion: Completion) -> AsyncIterator[Piece]:
     """The pieces of a completion, until it ends, its deadline passes (504), or the client hangs up (ClientGone)."""
-    ends = request.state.arrived + completion.engine.config.deadline
+    ends = _ends(request, completion)
     gone = asyncio.create_task(_hung_up(request))
     try:
         while True:
@@ -107,8 +119,7 @@ async def watch(request: Request, completion: Completion) -> AsyncIterator[Piece
             if gone.done():
                 raise ClientGone
             if not step.done():
-                seconds = completion.engine.config.deadline
-                raise RequestError(504, f"The completion took longer than the deadline of {seconds:g} s.")
+                raise _late(completion)
             piece = step.result()
             if piece is None:
                 break
