@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal
 
-from eelib.evaluation.flops import generation_flops
+from eelib.evaluation.flops import generation_flops, layer_flops
 from eelib.server.engine import Engine, Job
 from eelib.server.schemas import EarlyExit
 from eelib.server.text import EditorText, StopSequences, encode, token_text
@@ -23,6 +23,7 @@ class Asked:
     new_tokens: int
     threshold: float
     stop: list[str]
+    tolerated_loss: float | None = None  # that `threshold` stands for
 
 
 @dataclass(frozen=True)
@@ -129,10 +130,12 @@ class Completion:
         if layers:
             arguments = parts.model.config, self.prompt_tokens
             cache = self.engine.config.cache_mode.value
-            flops = generation_flops(*arguments, layers, cache)
-            full = generation_flops(*arguments, [parts.total_layers] * len(layers), cache)
+            warm = self._warm_flops()
+            flops = generation_flops(*arguments, layers, cache) - warm
+            full = generation_flops(*arguments, [parts.total_layers] * len(layers), cache) - warm
         return EarlyExit(
             threshold=self.asked.threshold,
+            tolerated_loss=self.asked.tolerated_loss,
             layers_used=layers,
             mean_layers=sum(layers) / len(layers) if layers else None,
             total_layers=parts.total_layers,
@@ -145,11 +148,22 @@ class Completion:
             tokens=[token_text(self.engine.loaded.tokenizer, piece.token) for piece in self.made],
             cache=self.engine.config.cache_mode.value,
             prompt_tokens=self.prompt_tokens,
+            prompt_tokens_warm=0 if self.job is None else self.job.warm,
             prompt_tokens_dropped=self.dropped,
             source_characters_dropped=self.dropped_characters,
             note=self.note,
             seconds=self.seconds,
         )
+
+    def _warm_flops(self) -> int:
+        """FLOPs of the prompt's positions that were kept, in the count of `generation_flops`."""
+        parts, prefilled = self.engine.loaded.parts, self.prompt_tokens - 1
+        if not self.job.warm:
+            return 0
+        cold = layer_flops(parts.model.config, prefilled, prefilled)
+        if left := prefilled - self.job.warm:
+            cold -= layer_flops(parts.model.config, left, prefilled)
+        return parts.total_layers * cold
 
     def _energy_scope(self) -> str:
         if self.engine.monitor.source == "none":

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from eelib.decoding.cache import CacheMode
 from eelib.decoding.criteria import Agent
 from eelib.decoding.generate import SingleDecoder
 from eelib.evaluation.energy import EnergyMonitor, Measurement
@@ -21,6 +22,7 @@ from eelib.server.artifacts import Load, Loaded
 from eelib.server.config import ServerConfig
 from eelib.server.metrics import Metrics
 from eelib.server.reading import Reader
+from eelib.server.warm import Kept, WarmDecoder
 
 
 class Busy(Exception):
@@ -50,6 +52,8 @@ class Job:
     alone: bool = True
     measurement: Measurement = field(default_factory=Measurement)
     decoder: SingleDecoder | None = None
+    prefilled: bool = False  # whether the prompt's keys and values are there
+    warm: int = 0  # positions of the prompt whose keys and values were kept from earlier requests
     criterion: Agent | None = None
     done: int = 0  # tokens so far
     window: ExitStack = field(default_factory=ExitStack)
@@ -83,6 +87,7 @@ class Engine:
         self.on_failure: Callable[[], None] = lambda: None
         self.monitor: EnergyMonitor | None = None
         self.reader = Reader()
+        self.kept = Kept(config.warm_bytes)
         self._entering = 0  # requests whose source is being read
         self._load = load
         self._waiting: deque[Job] = deque()
@@ -191,20 +196,35 @@ class Engine:
             return not self._closing
 
     def _advance(self, job: Job) -> bool:
-        """One turn of a request: its prompt at the first, then a token each. Whether it has ended."""
+        """One turn of a request: its prompt, block by block, then a token each. Whether it has ended."""
         if job.cancelled:
             self.metrics.cancellations.inc()
             return True
         if job.decoder is None:
             job.measurement = job.window.enter_context(self.monitor.measure())
             job.criterion = Agent(self.loaded.policy, job.threshold)
-            job.decoder = SingleDecoder(self.loaded.parts, job.prompt, job.new_tokens, self.config.cache_mode)
+            job.decoder = self._decoder(job)
+            return False
+        if not job.prefilled:
+            job.prefilled = job.decoder.prefill()
             return False
         token, layer = job.decoder.step(job.criterion)
         job.done += 1
         ends = token == self.loaded.tokenizer.eos_token_id
         job.send((token, layer))
         return ends or job.done == job.new_tokens
+
+    def _decoder(self, job: Job) -> SingleDecoder:
+        """A decoder at the start of a request's prompt."""
+        parts, mode = self.loaded.parts, self.config.cache_mode
+        if mode is CacheMode.NONE:  # every token runs the prompt anew: nothing is kept
+            job.prefilled = True
+            return SingleDecoder(parts, job.prompt, job.new_tokens, mode)
+        decoder = WarmDecoder(parts, job.prompt, job.new_tokens, mode, self.kept)
+        job.warm = decoder.warm
+        self.metrics.prompt_tokens.inc(len(job.prompt))
+        self.metrics.prompt_tokens_warm.inc(job.warm)
+        return decoder
 
     def _leave(self, job: Job) -> None:
         with self._changed:

@@ -16,10 +16,12 @@ from eelib.server.literals import literal
 
 def encode(code: Sequence[str], tokenizer: PreTrainedTokenizerBase, most: int) -> tuple[list[int], int]:
     """The model's prompt of code tokens: the start token and the last ids, at most `most` in all; and how many ids were
-    dropped before them."""
+    dropped before them: in steps of a quarter of `most`, so that the prompts of a source that grows begin alike."""
     ids = tokenizer(" ".join(code), add_special_tokens=False, verbose=False).input_ids if code else []
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    dropped = max(0, len(ids) - (most - len(start)))
+    step = max(1, most // 4)
+    dropped = -(-max(0, len(ids) - (most - len(start))) // step) * step
+    dropped = min(dropped, max(0, len(ids) - 1))
     return start + ids[dropped:], dropped
 
 
