@@ -10,7 +10,7 @@ from eelib.provenance import PACKAGE
 # Each may import itself and what stands before it.
 FLOORS = ("data", "models", "training", "decoding", "rl", "evaluation", "systems", "report", "study")
 # Modules of no floor, which all may import and which import none.
-GROUND = ("errors", "paths", "profile", "provenance")
+GROUND = ("checks", "errors", "paths", "profile", "provenance")
 BESIDE = ("gpu", "server")  # may import all floors, and no floor imports them
 
 

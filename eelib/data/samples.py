@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from eelib.checks import check_context_fraction
 from eelib.data.corpus import CodeFile
 from eelib.errors import InputError
-from eelib.profile import Context, check_context_fraction
+from eelib.profile import Context
 
 
 @dataclass(frozen=True)

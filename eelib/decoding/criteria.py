@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eelib.checks import check_threshold
 from eelib.decoding.policy import ExitPolicy
 from eelib.errors import InputError
 from eelib.models.parts import ModelParts
-from eelib.profile import check_threshold
 
 
 @dataclass(slots=True)

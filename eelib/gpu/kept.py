@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from eelib import paths
+from eelib.checks import check_choice
 from eelib.errors import InputError
 from eelib.gpu.measured import kept_windows, provenance
-from eelib.profile import check_choice, variant_name
+from eelib.profile import variant_name
 from eelib.report.figures import save_figure
 from eelib.report.tables import save_table, shown
 from eelib.study.notebook import refuse_undeclared_parameters

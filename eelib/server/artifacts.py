@@ -9,11 +9,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from eelib import paths
+from eelib.checks import check_choice
 from eelib.decoding.policy import ExitPolicy, load_policy
 from eelib.errors import InputError
 from eelib.models.loading import device, fingerprint, load_model, load_tokenizer
 from eelib.models.parts import ModelParts, take_apart
-from eelib.profile import check_choice, load_profile
+from eelib.profile import load_profile
 from eelib.server.promises import Promises, read_promises
 from eelib.study.notebook import open_study
 from eelib.study.store import RECORD

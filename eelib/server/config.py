@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from eelib.checks import check_threshold
 from eelib.decoding.cache import CacheMode
 from eelib.errors import InputError
-from eelib.profile import check_threshold
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from pydantic import (
     Tag,
 )
 
+from eelib.checks import check_threshold
 from eelib.errors import InputError
-from eelib.profile import check_threshold
 
 
 def _threshold(value: float) -> float:

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 
+from eelib.checks import check_threshold
 from eelib.errors import InputError
-from eelib.profile import check_threshold
 from eelib.server.completion import Asked, Completion, Piece
 from eelib.server.engine import Busy, Engine, NotReady
 from eelib.server.errors import ClientGone, RequestError, error_body

@@ -12,15 +12,9 @@ import torch
 from IPython import get_ipython
 from IPython.display import HTML, Code, Markdown, display
 
+from eelib.checks import check_choice, check_context_fraction, check_threshold
 from eelib.errors import InputError
-from eelib.profile import (
-    check_choice,
-    check_context_fraction,
-    check_threshold,
-    load_profile,
-    parse_settings,
-    variant_name,
-)
+from eelib.profile import load_profile, parse_settings, variant_name
 from eelib.study.quiet import quieten_libraries
 from eelib.study.study import Study
 

@@ -21,15 +21,9 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 
 from eelib import paths
+from eelib.checks import check_choice
 from eelib.errors import FailedJob, InputError
-from eelib.profile import (
-    Profile,
-    check_choice,
-    load_profile,
-    parse_settings,
-    profile_names,
-    variant_name,
-)
+from eelib.profile import Profile, load_profile, parse_settings, profile_names, variant_name
 from eelib.provenance import folder_hash
 from eelib.study.notebooks import notebooks
 from eelib.study.store import room_on_disk
