@@ -94,6 +94,15 @@ def test_a_finished_run_is_not_trained_again(shipped, monkeypatch):
     adapt.main()
 
 
+def test_a_run_on_another_base_is_not_taken(shipped, monkeypatch):
+    monkeypatch.setattr("sys.argv", command(shipped, "--steps", "2", "--loss", "plain"))
+    adapt.main()
+    monkeypatch.setattr(adapt, "fingerprint", lambda name: "of other weights")
+    adapt.main()
+    bases = [json.loads((run / "record.json").read_text())["base"] for run in (shipped / "work").iterdir()]
+    assert len(bases) == 2 and "of other weights" in bases
+
+
 def test_a_run_goes_on_from_a_finished_one(shipped, monkeypatch):
     monkeypatch.setattr("sys.argv", command(shipped, "--steps", "4", "--learning-rate", "1e-3"))
     adapt.main()

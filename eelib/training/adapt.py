@@ -177,11 +177,11 @@ def adapt(
 def run_name(
     model: str, languages: list[str], loss: str, config: FineTuning, start: Path | None = None
 ) -> str:
-    """A folder's name: what is trained, the numbers of the recipe that are tried, and what it goes on from."""
+    """A folder's name: what is trained from which base, the numbers of the recipe that are tried, and what it goes on from."""
     lora = "" if config.lora_rank is None else f"-lora{config.lora_rank}"
     after = f"-after-{hashlib.sha256(start.name.encode()).hexdigest()[:6]}" if start else ""
     return (
-        f"{model}-{'-'.join(languages)}-{loss}-{config.steps}x{config.batch_size}x{config.learning_rate:g}"
+        f"{model}.{fingerprint(model)[:8]}-{'-'.join(languages)}-{loss}-{config.steps}x{config.batch_size}x{config.learning_rate:g}"
         f"-{config.loss_weights}{'-distilled' if config.distilled else ''}-shallow{config.shallow_steps:g}{lora}{after}"
     )
 
