@@ -60,7 +60,7 @@ def curves(frame: pd.DataFrame) -> Figure:
         raise InputError(f"The systems' curves have colours for {len(COLOURS)} systems; got {len(names)}.")
     colours = dict(zip(names, COLOURS, strict=False)) | {OURS: style.BLACK}
     settings = list(frame.groupby(["model", "language"], sort=False))
-    figure, axes = new_figure(len(settings), 1, (11.0, 4.8))
+    figure, axes = new_figure(len(settings), 1, (11.0, 5.6))
     entries = {}
     for ax, ((model, language), rows) in zip(axes.flat, settings, strict=True):
         by = rows.pivot(index="cost", columns="method", values="agreement")
