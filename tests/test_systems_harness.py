@@ -21,7 +21,7 @@ from eelib.models.pico import pico_config
 from eelib.profile import Context
 from eelib.rl.perceptron import Recipe
 from eelib.rl.rollouts import Rollouts, record, record_prefixes
-from eelib.systems import fitted, harness, judged, lite, material
+from eelib.systems import fitted, harness, judged, lite, material, skipdecode
 from eelib.systems.harness import Bench, Split, Told
 from eelib.systems.layerskip import BLOCKS
 from eelib.systems.network import classify
@@ -79,6 +79,14 @@ def test_the_price_of_a_decision_is_that_of_its_network(bench):
         assert told(bench) == pytest.approx(bench.price(network.flops))
     assert fitted._mapped(bench) - bench.vocabulary == pytest.approx(bench.price(2 * 128 * 128))
     assert fitted._cosine(bench) == pytest.approx(bench.price(3 * 2 * 128))
+
+
+def test_a_schedule_pays_for_a_cache_only_where_it_is_filled(bench):
+    [(free, _)], [(filled, _)] = (skipdecode.scheduled(bench, filled=filled) for filled in (False, True))
+    assert free.prices.shape == (4, 10)  # ten falling pairs of four stops
+    assert (free.agreement == filled.agreement).all()
+    cheaper = free.prices.mean(0) < filled.prices.mean(0) - 1e-9
+    assert cheaper.sum() == 9 and free.prices.mean(0)[~cheaper] == pytest.approx([1.0])
 
 
 # --- settings ---

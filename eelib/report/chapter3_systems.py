@@ -15,6 +15,7 @@ COLOURS += ["#882255", "#999933", "#44AA99", "#332288", "#AA4499", "#117733"]
 LINES = ["-", "--", ":", "-."]
 OURS = "this study"
 POINTS = (1, 2, 5)
+LOWEST = -0.1  # of the gain over a coin: what is worse leaves the figure
 
 
 def table_3_1(printed: pd.DataFrame, systems: pd.DataFrame) -> pd.DataFrame:
@@ -47,6 +48,8 @@ def table_3_1(printed: pd.DataFrame, systems: pd.DataFrame) -> pd.DataFrame:
 def curves(frame: pd.DataFrame) -> Figure:
     """What methods agree more than a coin between fixed exits, at equal cost: a panel a model and language.
 
+    Panels reach from `LOWEST` to a tenth above the oracle.
+
     Parameters
     ----------
     frame: rows of the dataset `system_curves`, with the column `system` (missing for coin and oracle).
@@ -57,7 +60,7 @@ def curves(frame: pd.DataFrame) -> Figure:
         raise InputError(f"The systems' curves have colours for {len(COLOURS)} systems; got {len(names)}.")
     colours = dict(zip(names, COLOURS, strict=False)) | {OURS: style.BLACK}
     settings = list(frame.groupby(["model", "language"], sort=False))
-    figure, axes = new_figure(len(settings), 1, (9.0, 4.2))
+    figure, axes = new_figure(len(settings), 1, (11.0, 5.6))
     entries = {}
     for ax, ((model, language), rows) in zip(axes.flat, settings, strict=True):
         by = rows.pivot(index="cost", columns="method", values="agreement")
@@ -73,7 +76,7 @@ def curves(frame: pd.DataFrame) -> Figure:
                 )
                 entries[f"{system}: {method}"] = line
         ax.axhline(0, color=style.GREY, linewidth=1)
-        ax.set_ylim(bottom=max(-0.35, ax.get_ylim()[0]))
+        ax.set_ylim(LOWEST, max(0.02, 1.1 * (by["oracle"] - by["coin"]).max()))
         label(
             ax,
             f"{model}, {LANGUAGES[language]}",

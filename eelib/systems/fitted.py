@@ -154,6 +154,9 @@ METHODS: dict[str, Method] = {
     "falling schedule": Method(
         "SkipDecode", lambda given, seed: skipdecode.scheduled(given.bench), decision=_nothing
     ),
+    "falling schedule, cache filled": Method(
+        "SkipDecode", lambda given, seed: skipdecode.scheduled(given.bench, filled=True), decision=_nothing
+    ),
     "linear maps": Method(
         "MAT", lambda given, seed: mat.confident(given.bench, given.parts, given.maps), decision=_mapped
     ),

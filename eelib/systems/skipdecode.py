@@ -27,8 +27,8 @@ def falling_schedule(stops: np.ndarray, most: int, least: int, tokens: int) -> n
     return np.searchsorted(stops, line + 1e-9, side="right") - 1
 
 
-def scheduled(bench: Bench) -> list[Choice]:
-    """Every falling pair of stops."""
+def scheduled(bench: Bench, filled: bool = False) -> list[Choice]:
+    """Every falling pair of stops; `filled` charges for a cache that no later token reads, as every other system is."""
     stops = bench.unseen.rollouts.stops
     tokens = bench.unseen.rollouts.last.shape[1]
     schedules = [
@@ -38,4 +38,4 @@ def scheduled(bench: Bench) -> list[Choice]:
         [np.broadcast_to(schedule, split.rollouts.last.shape) for schedule in schedules]
         for split in bench.splits
     ]
-    return by_exits(*exits, bench.unfilled, bench.correct)
+    return by_exits(*exits, bench.prices if filled else bench.unfilled, bench.correct)
