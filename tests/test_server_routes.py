@@ -232,7 +232,9 @@ def test_what_ships_promises_what_its_record_says(language):
     assert rows and [promises.threshold(row["tolerated"]) for row in rows] == [
         1.0 if row["threshold"] is None else row["threshold"] for row in rows
     ]
-    assert read_promises(agent.parent) == Promises()
+    early = [row["threshold"] for row in rows if row["threshold"] is not None]
+    assert early and promises.earliest(0.9) == min(early)
+    assert read_promises(agent.parent) == Promises() and Promises().earliest(0.9) == 0.9
 
 
 def test_chats_complete_the_users_last_message(server, text):

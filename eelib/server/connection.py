@@ -73,5 +73,7 @@ class Connection(H11Protocol):
     def _probe(self) -> None:
         if self.transport.is_closing() or self.cycle.response_started:
             return
-        self.transport.write(self.conn.send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")))
+        self.transport.write(
+            self.conn.send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
+        )
         self.loop.call_later(PROBE, self._probe)
