@@ -4,7 +4,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -47,6 +47,7 @@ class Running:
     url: str
     app: FastAPI
     client: httpx.Client
+    stop: Callable[[], None]  # end it, and wait until it has ended
 
     @property
     def engine(self) -> Engine:
@@ -70,14 +71,18 @@ def running(load=tiny, wait: bool = True, **config) -> Iterator[Running]:
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
     thread.start()
+
+    def stop() -> None:
+        server.should_exit = True
+        thread.join()
+
     try:
         with httpx.Client(base_url=url, timeout=20) as client:
             if wait:
                 until(lambda: app.state.engine.loaded is not None)
-            yield Running(url, app, client)
+            yield Running(url, app, client, stop)
     finally:
-        server.should_exit = True
-        thread.join()
+        stop()
         listener.close()
 
 

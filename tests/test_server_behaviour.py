@@ -375,6 +375,14 @@ def test_8_the_servers_own_names_are_allowed(server, host):
     assert server.client.get("/health", headers={"Host": host}).status_code == 200
 
 
+def test_8_the_address_that_a_request_came_to_is_allowed_and_a_refusal_says_how_to_allow_more():
+    with running(hosts=("0.0.0.0",)) as server:
+        assert server.client.get("/health").status_code == 200
+        refused = server.client.get("/health", headers={"Host": "example.org"})
+        assert refused.status_code == 403 and "--allow-host" in refused.json()["error"]
+        assert server.client.get("/health", headers={"Host": "127.0.0.2"}).status_code == 403
+
+
 def test_9_metrics_count_what_ran():
     with running() as server:
         layers = server.post("/generate", {"inputs": SOURCE, "exit_threshold": 0.5}).json()["early_exit"][

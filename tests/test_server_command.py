@@ -12,11 +12,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from servers import save_tiny, until
 
 from eelib.errors import InputError
-from eelib.server.__main__ import listening, main
+from eelib.server.__main__ import main
+from eelib.server.command import listening
 from eelib.server.process import started
 
 ROOT = Path(__file__).parent.parent
@@ -111,8 +111,27 @@ def test_it_serves_keeps_prompts_out_of_its_logs_and_drains_when_it_is_ended(tmp
 
 
 def test_a_connection_sends_an_answer_without_waiting_for_acknowledgements():
-    bound = listening(uvicorn.Config(app=None, host="127.0.0.1", port=0))
+    bound = listening("127.0.0.1", 0)
     with bound, socket.create_connection(bound.getsockname()):
         accepted, _ = bound.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+
+def test_a_port_in_use_is_one_sentence():
+    with listening("127.0.0.1", 0) as bound:
+        port = bound.getsockname()[1]
+        with pytest.raises(
+            InputError, match=f"cannot listen at port {port} of 127.0.0.1 .*: allowed are free ports"
+        ):
+            listening("127.0.0.1", port)
+    with pytest.raises(InputError, match="cannot listen at port 0 of nowhere.invalid"):
+        listening("nowhere.invalid", 0)
+
+
+def test_a_line_comes_at_once_and_an_interruption_during_the_start_is_one_sentence():
+    with command("--port", 0) as process:
+        assert process.stdout.readline().startswith("Starting: ")  # before torch is imported
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=20)
+    assert process.returncode == 130 and output == "error: The server was interrupted before it served.\n"

@@ -43,6 +43,7 @@ def test_the_page_in_chromium_by_keyboard(tmp_path):
     shown = json.loads(run.stdout.splitlines()[-1])
     assert shown["threshold"] == "0.00" and shown["columns"] == shown["left"] == 15
     assert "4.0 of 12" in shown["savings"] and "67%" in shown["savings"], "everything left at layer 4"
+    assert shown["indented"]
     assert shown["text"] and shown["first"] != shown["savings"]
     assert shown["focused"] == ["code", "threshold", "count", "BUTTON"]
     assert "new_tokens" in shown["error"]

@@ -1,9 +1,13 @@
 """Every client's requests, as its source or its recorded traffic has them, against a running server."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from servers import NAME, SOURCE, running, tiny
+
+from eelib import paths
+from eelib.server.promises import Promises, read_promises
 
 
 @pytest.fixture(scope="module")
@@ -118,23 +122,167 @@ def test_tabby(server):
     assert foreign["choices"] == [{"index": 0, "text": ""}] and not foreign["early_exit"]["layers_used"]
 
 
-def test_the_threshold_by_any_way_gives_the_same_text(server):
-    plain = {"inputs": SOURCE}
-    answers = [
-        server.post("/generate", plain | {"options": {"RL_agent_thresh": 0.3}}),
-        server.post("/generate", plain | {"parameters": {"exit_threshold": 0.3}}),
-        server.post("/generate", plain | {"parameters": {"parameters": {"exit_threshold": 0.3}}}),
-        server.post("/generate", plain | {"exit_threshold": 0.3}),
-        server.post("/generate", plain, headers={"X-Exit-Threshold": "0.3"}),
-        server.post("/generate", plain | {"exit_threshold": 0.3}, headers={"X-Exit-Threshold": "0.30"}),
+WAYS = [
+    {"options": {"RL_agent_thresh": 0.3}},
+    {"parameters": {"exit_threshold": 0.3}},
+    {"parameters": {"parameters": {"exit_threshold": 0.3}}},
+    {"exit_threshold": 0.3},
+]
+ROUTES = {
+    "/generate": {"inputs": SOURCE},
+    "/models/x": {"inputs": SOURCE},
+    "/api/generate": {"prompt": SOURCE, "stream": False},
+    "/api/chat": {"messages": [{"role": "user", "content": SOURCE}], "stream": False},
+    "/v1/completions": {"prompt": SOURCE},
+    "/models/x/v1/completions": {"prompt": SOURCE},
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": SOURCE}]},
+    "/v1/completions/": {"segments": {"prefix": SOURCE}},
+}
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_the_threshold_by_any_way_gives_the_same_text_and_a_conflict_is_422(server, path):
+    def ask(named: dict, *header: str):
+        return server.post(
+            path, ROUTES[path] | named, headers=[("X-Exit-Threshold", text) for text in header]
+        )
+
+    answers = [*map(ask, WAYS), ask({}, "0.3"), ask({"exit_threshold": 0.3}, "0.30", "0.3")]
+    layers = [answer.json()["early_exit"]["layers_used"] for answer in answers]
+    assert layers == layers[:1] * len(layers)
+    assert ask({"exit_threshold": 1}).json()["early_exit"]["layers_used"] != layers[0]
+    assert ask({}).json()["early_exit"]["threshold"] == 0.9
+    conflicts = [ask(way, "0.4") for way in WAYS] + [
+        ask({}, "0.3", "0.4"),
+        ask(WAYS[0] | {"exit_threshold": 0.4}),
     ]
-    made = [(a.json()["generated_text"], a.json()["early_exit"]["layers_used"]) for a in answers]
-    assert made == made[:1] * len(made)
-    other = server.post("/generate", plain | {"exit_threshold": 1}).json()
-    assert other["early_exit"]["layers_used"] != made[0][1]
-    conflict = server.post("/generate", plain | {"exit_threshold": 0.4}, headers={"X-Exit-Threshold": "0.3"})
-    assert conflict.status_code == 422 and "0.3 and 0.4" in conflict.json()["error"]
-    assert server.post("/generate", plain).json()["early_exit"]["threshold"] == 0.9
+    for conflict in conflicts:
+        assert conflict.status_code == 422 and "0.3 and 0.4" in conflict.text
+
+
+PROMISES = Promises(
+    (
+        {"tolerated": 0.02, "threshold": None, "depth": 1.0},
+        {"tolerated": 0.1, "threshold": 0.3, "depth": 0.5},
+    ),
+    *(0.05, 64, 128),
+)
+
+
+@pytest.fixture(scope="module")
+def promising():
+    with running(lambda: replace(tiny(), promises=PROMISES)) as server:
+        yield server
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_a_tolerated_loss_is_the_threshold_that_was_promised_for_it(promising, path):
+    def ask(named: dict, **headers: str):
+        return promising.post(path, ROUTES[path] | named, headers=headers)
+
+    ways = (
+        {"tolerated_loss": 0.1},
+        {"options": {"tolerated_loss": 0.1}},
+        {"parameters": {"tolerated_loss": 0.1}},
+    )
+    for answer in [*map(ask, ways), ask({}, **{"X-Tolerated-Loss": "0.1"})]:
+        said = answer.json()["early_exit"]
+        assert (said["threshold"], said["tolerated_loss"]) == (0.3, 0.1)
+        assert said["layers_used"] == ask({"exit_threshold": 0.3}).json()["early_exit"]["layers_used"]
+    full = ask({"tolerated_loss": 0.02}).json()["early_exit"]
+    assert full["threshold"] == 1.0 and set(full["layers_used"]) == {12}
+    for conflict in (
+        ask({"tolerated_loss": 0.1, "exit_threshold": 0.3}),
+        ask(ways[1], **{"X-Exit-Threshold": "0.9"}),
+    ):
+        assert conflict.status_code == 422 and "allowed is one of them" in conflict.text
+    assert "0.02 and 0.1: allowed is one value" in ask(ways[0], **{"X-Tolerated-Loss": "0.02"}).text
+    for loss in (0, 0.05, 0.2):
+        refused = ask({"tolerated_loss": loss})
+        assert refused.status_code == 422
+        assert (
+            f"tolerated loss is {loss:g}: this agent's promises allow 0.02 (at full depth), 0.1."
+            in refused.text
+        )
+    for loss in ("0.1", -0.1, 1.5, True):
+        assert ask({"tolerated_loss": loss}).status_code == 422
+
+
+def test_the_model_says_what_is_promised(promising, server):
+    (entry,) = promising.client.get("/v1/models").json()["data"]
+    assert entry == promising.client.get(f"/v1/models/{NAME}").json()
+    said = entry["early_exit"]
+    assert said["promises"] == [
+        {"tolerated_loss": 0.02, "exit_threshold": 1.0, "share_of_layers": 1.0},
+        {"tolerated_loss": 0.1, "exit_threshold": 0.3, "share_of_layers": 0.5},
+    ]
+    assert (said["confidence"], said["calibration_prompts"], said["prompt_tokens"]) == (0.95, 64, 128)
+    assert server.client.get("/v1/models").json()["data"][0]["early_exit"] == {"promises": []}
+    refused = server.post("/generate", {"inputs": SOURCE, "tolerated_loss": 0.1})
+    assert refused.status_code == 422 and "promises nothing" in refused.json()["error"]
+    missing = server.client.get("/v1/models/other")
+    assert missing.status_code == 404 and f"allowed is {NAME}" in missing.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("language", ["java", "python"])
+def test_what_ships_promises_what_its_record_says(language):
+    agent = paths.MODELS / "smollm2-135m" / "agents" / language
+    rows = json.loads((agent / "record.json").read_text())["promises"]
+    promises = read_promises(agent)
+    assert rows and [promises.threshold(row["tolerated"]) for row in rows] == [
+        1.0 if row["threshold"] is None else row["threshold"] for row in rows
+    ]
+    early = [row["threshold"] for row in rows if row["threshold"] is not None]
+    assert early and promises.earliest(0.9) == min(early)
+    assert read_promises(agent.parent) == Promises() and Promises().earliest(0.9) == 0.9
+
+
+def test_chats_complete_the_users_last_message(server, text):
+    messages = [
+        {"role": "system", "content": "You complete code."},
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": "y"},
+        {"role": "user", "content": [{"type": "text", "text": SOURCE}, {"type": "image_url"}]},
+    ]
+    body = {"messages": messages, "exit_threshold": 0.5}
+    answer = server.post("/v1/chat/completions", body | {"max_tokens": 10}).json()
+    (choice,) = answer["choices"]
+    assert choice["message"] == {"role": "assistant", "content": text} and choice["finish_reason"] == "length"
+    assert answer["object"] == "chat.completion" and answer["usage"]["completion_tokens"] == 10
+    streamed = server.post("/v1/chat/completions", body | {"max_tokens": 10, "stream": True})
+    *chunks, done = events(streamed)
+    deltas = [json.loads(chunk)["choices"][0] for chunk in chunks]
+    assert done == "[DONE]" and "".join(delta["delta"].get("content", "") for delta in deltas) == text
+    assert [delta["finish_reason"] for delta in deltas] == [None] * (len(deltas) - 1) + ["length"]
+    body |= {"options": {"num_predict": 10}}
+    answer = server.post("/api/chat", body | {"stream": False}).json()
+    assert answer["message"]["content"] == text and answer["done"] and answer["eval_count"] == 10
+    lines = [json.loads(line) for line in server.post("/api/chat", body).text.splitlines()]
+    assert "".join(line["message"]["content"] for line in lines) == text and lines[-1]["done"]
+    empty = server.post("/api/chat", {"messages": [{"role": "system", "content": "x"}], "stream": False})
+    assert empty.json()["message"]["content"] == ""
+
+
+def test_ollama_is_told_what_model_there_is(server):
+    (model,) = server.client.get("/api/tags").json()["models"]
+    assert model["name"] == NAME and model["size"] > 0
+    shown = server.post("/api/show", {"model": NAME}).json()
+    assert shown["model_info"]["llama.context_length"] == 256 and shown["details"] == model["details"]
+
+
+def test_num_predict_minus_one_is_as_many_as_there_may_be(server):
+    body = {"prompt": SOURCE, "stream": False, "options": {"num_predict": -1}}
+    said = server.post("/api/generate", body).json()
+    assert said["eval_count"] == 128 or said["done_reason"] == "stop"
+
+
+@pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded", "text/plain"])
+def test_a_body_of_any_type_is_json_where_no_browser_sends_it(server, kind):
+    headers = {} if kind is None else {"Content-Type": kind}
+    body = json.dumps({"inputs": SOURCE})
+    assert server.client.post("/generate", content=body, headers=headers).status_code == 200
+    headers["Origin"] = "https://example.org"
+    assert server.client.post("/generate", content=body, headers=headers).status_code == 422
 
 
 def test_early_exit_says_what_happened(server):

@@ -143,6 +143,7 @@ async def health(request: Request) -> dict[str, Any]:
         "model": loaded.name,
         "language": loaded.language,
         "threshold": engine.config.threshold,
+        "example_threshold": loaded.promises.earliest(engine.config.threshold),
         "total_layers": loaded.parts.total_layers,
         "exit_points": loaded.parts.exit_points,
         "max_new_tokens": engine.max_new_tokens,

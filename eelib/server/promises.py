@@ -45,6 +45,10 @@ class Promises:
         )
         raise InputError(f"The tolerated loss is {loss:g}: this agent's promises allow {allowed}.")
 
+    def earliest(self, otherwise: float) -> float:
+        """The lowest threshold that was promised for any loss: what shows most; `otherwise` where none exits early."""
+        return min((row["threshold"] for row in self.rows if row["threshold"] is not None), default=otherwise)
+
     def described(self) -> dict[str, Any]:
         """What clients are told."""
         promises = [

@@ -6,7 +6,6 @@ nobody but the requests that wait to be read, and is ended when a request has no
 
 import asyncio
 import pickle
-import signal
 import sys
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -73,6 +72,7 @@ class Reader:
                 *(sys.executable, "-m", "eelib.server.reading"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
+                start_new_session=True,  # an interruption of the server's is not its own
             )
         process = self._process
         process.stdin.write(_packed(asked))
@@ -115,5 +115,4 @@ if __name__ == "__main__":
         _serve as serve,
     )  # so that what is pickled names this module, not __main__
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server's to answer
     serve(sys.stdin.buffer, sys.stdout.buffer)

@@ -33,6 +33,10 @@ with sync_playwright() as playwright:
     wait(page, "document.getElementById('status').textContent === ''")
     first = page.inner_text("#savings")
     page.screenshot(path=Path(folder) / "page.png", full_page=True)
+    typed = page.input_value("#code")
+    page.keyboard.press("Tab")
+    indented = page.input_value("#code") == typed + "    " and page.evaluate("document.activeElement.id") == "code"
+    page.keyboard.press("Escape")
     page.keyboard.press("Tab")
     focused.append(page.evaluate("document.activeElement.id"))
     page.keyboard.press("Home")  # the threshold, to 0: everything leaves at the first exit point
@@ -67,6 +71,6 @@ with sync_playwright() as playwright:
     browser.close()
 print(
     json.dumps(
-        shown | {"first": first, "focused": focused, "error": error, "overflows": wide, "problems": problems}
+        shown | {"indented": indented, "first": first, "focused": focused, "error": error, "overflows": wide, "problems": problems}
     )
 )

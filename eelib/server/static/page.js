@@ -32,7 +32,7 @@ async function start() {
   $("model").textContent = `${health.model} · ${health.language} · ${health.total_layers} layers, may stop after ` +
     health.exit_points.join(", ");
   $("count").max = health.max_new_tokens;
-  $("threshold").value = health.threshold;
+  $("threshold").value = health.example_threshold;
   show();
   if (!$("code").value) $("code").value = EXAMPLES[health.language];
   $("code").setSelectionRange($("code").value.length, $("code").value.length);
@@ -91,12 +91,14 @@ function savings(early, full) {
   const said = early.early_exit, whole = full.early_exit;
   if (!said.layers_used.length) return [["Tokens", "0"]];
   const percent = (share) => `${Math.round(100 * share)}%`;
-  const same = early.details.tokens.filter((token, i) => full.details.tokens[i]?.id === token.id).length;
+  // What follows the first difference has another text before it: that it is the same again says nothing.
+  const differs = early.details.tokens.findIndex((token, i) => full.details.tokens[i]?.id !== token.id);
+  const same = differs < 0 ? early.details.tokens.length : differs;
   const rows = [
     ["Mean layers a token", `${said.mean_layers.toFixed(1)} of ${said.total_layers}`],
     ["Layers saved", percent(1 - said.mean_layers / said.total_layers)],
     ["FLOPs saved, prompt included", percent(1 - said.flops / said.flops_full_depth)],
-    ["Tokens as at full depth", `${same} of ${early.details.tokens.length}`],
+    ["Tokens as at full depth before the first other", `${same} of ${early.details.tokens.length}`],
     ["Time", `${Math.round(early.milliseconds)} ms, full ${Math.round(full.milliseconds)} ms`],
   ];
   const measured = said.energy_j !== null && whole.energy_j !== null;
@@ -140,7 +142,13 @@ $("threshold").addEventListener("input", show);
 $("threshold").addEventListener("change", () => {
   if (!$("result").hidden) complete();
 });
+let leaving = false; // whether the next Tab leaves the editor, as it does after Escape
 $("code").addEventListener("keydown", (event) => {
+  if (event.key === "Tab" && !leaving && !event.shiftKey) {
+    event.preventDefault();
+    $("code").setRangeText("    ", $("code").selectionStart, $("code").selectionEnd, "end");
+  }
+  leaving = event.key === "Escape";
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) complete();
 });
 start();
