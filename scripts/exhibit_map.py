@@ -19,7 +19,8 @@ from eelib import paths
 from eelib.report.naming import RESULT_FIGURES, RESULT_TABLES
 from eelib.server.measure import SERVING
 from eelib.study.datasets import dictionary
-from eelib.study.graph import NODES, described, drawn
+from eelib.study.described import described, drawn
+from eelib.study.graph import NODES
 
 OPENED = ("study", "kept")  # what notebooks call the study; its `figure` and `table` make the exhibits
 HEADER = """# Where every exhibit comes from

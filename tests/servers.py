@@ -22,6 +22,7 @@ from eelib.models.pico import pico_config, random_model
 from eelib.server.app import create_app
 from eelib.server.artifacts import Loaded
 from eelib.server.config import ServerConfig
+from eelib.server.connection import Connection
 from eelib.server.engine import Engine
 
 NAME = "tiny"
@@ -62,7 +63,9 @@ class Running:
 def running(load=tiny, wait: bool = True, **config) -> Iterator[Running]:
     """Start a server of `load` in a thread; it is ready unless `wait` is false."""
     app = create_app(NAME, load, ServerConfig(**config))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5))
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_config=None, http=Connection, timeout_graceful_shutdown=5)
+    )
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))

@@ -8,7 +8,7 @@ import pytest
 from eelib.provenance import PACKAGE
 
 # Each may import itself and what stands before it.
-FLOORS = ("data", "models", "training", "decoding", "rl", "evaluation", "report", "study")
+FLOORS = ("data", "models", "training", "decoding", "rl", "evaluation", "systems", "report", "study")
 # Modules of no floor, which all may import and which import none.
 GROUND = ("errors", "paths", "profile", "provenance")
 BESIDE = ("gpu", "server")  # may import all floors, and no floor imports them

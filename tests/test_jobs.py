@@ -60,7 +60,9 @@ def test_every_stage_is_made_once_after_what_it_reads_and_apart_from_what_is_tim
 
 def test_one_job_where_nothing_may_run_beside_anything(study):
     jobs = planned(study, notebooks(), apart=False)
-    assert jobs == {"study": {"place": {}, "timed": False, "nodes": list(NODES), "forced": [], "after": []}}
+    nodes = [node.name for node in NODES.values() if study.places(node)]
+    assert len(nodes) > 20  # a promise elsewhere takes a model of all languages, which ci has none of
+    assert jobs == {"study": {"place": {}, "timed": False, "nodes": nodes, "forced": [], "after": []}}
 
 
 def test_a_notebooks_nodes_bring_what_they_are_computed_from_if_it_is_missing(study, monkeypatch):

@@ -21,6 +21,7 @@ EXHIBITS = {
     + ["fig_completions"],
     "06": ["fig_6_12", "fig_6_13"],
     "07": ["fig_6_14", "fig_6_15"],
+    "08": ["table_2_02", "table_3_01", "fig_systems", "table_systems_cheapest", "table_speculation"],
     "09": ["fig_deployment_thresholds", "table_deployment_typing"],
     "11": ["fig_ledger", "table_ledger"],
     "12": ["table_contradictions", "table_contradictions_of_conclusions", "fig_contradictions"],

@@ -1,9 +1,12 @@
 """The contract's behaviours 1 to 9, against running servers."""
 
+import asyncio
 import concurrent.futures
 import json
 import socket
+import sys
 import threading
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -13,9 +16,9 @@ from servers import SOURCE, running, tiny, until
 
 from eelib.decoding.criteria import Agent
 from eelib.decoding.generate import SingleDecoder, generate
-from eelib.server import engine as engine_module
 from eelib.server.config import ServerConfig
-from eelib.server.text import encode, read_source
+from eelib.server.reading import Reader, read_source
+from eelib.server.text import encode
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +42,14 @@ class Gate:
 @pytest.fixture
 def gate(monkeypatch):
     """Decoding that waits for the test."""
-    gate = Gate()
+    gate, step = Gate(), SingleDecoder.step
 
-    class Gated(SingleDecoder):
-        def step(self, criterion):
-            assert gate.permits.acquire(timeout=20)
-            gate.steps += 1
-            return super().step(criterion)
+    def gated(self, criterion):
+        assert gate.permits.acquire(timeout=20)
+        gate.steps += 1
+        return step(self, criterion)
 
-    monkeypatch.setattr(engine_module, "SingleDecoder", Gated)
+    monkeypatch.setattr(SingleDecoder, "step", gated)
     gate.open(1)  # the engine's own step when it has loaded
     yield gate
 
@@ -73,10 +75,8 @@ def test_1_a_bad_threshold_header_is_422(server, header):
 
 @pytest.mark.parametrize("count", [0, -1, 129, 10**9, 1.5, "10", True])
 def test_1_a_bad_number_of_tokens_is_422(server, count):
-    for body in (
-        {"inputs": "x = ", "options": {"num_predict": count}},
-        {"prompt": "x = ", "options": {"num_predict": count}},
-    ):
+    for prompt in ("inputs", "prompt") if count != -1 else ():  # Ollama's word for as many as there may be
+        body = {prompt: "x = ", "options": {"num_predict": count}}
         assert server.post("/api/generate", body).status_code == 422
     assert server.post("/v1/completions", {"prompt": "x = ", "max_tokens": count}).status_code == 422
 
@@ -103,10 +103,10 @@ def ids_of(server, source: str, new_tokens: int, threshold: float) -> list[int]:
     return [token["id"] for token in server.post("/generate", body).json()["details"]["tokens"]]
 
 
-@pytest.mark.parametrize("source", [SOURCE, "x = ", "def f(", "f", "# nothing"])
+@pytest.mark.parametrize("source", [SOURCE, "x = ", "def f(", "f", "# nothing\n"])
 def test_2_and_3_full_depth_is_the_plain_models_greedy_text_by_offset(server, source):
     loaded = tiny()
-    prompt, _ = encode(read_source(source, "python")[0], loaded.tokenizer, 200)
+    prompt, _ = encode(read_source(source, "python").code, loaded.tokenizer, 200)
     ids = torch.tensor([prompt])
     whole = loaded.parts.model.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False, pad_token_id=2
@@ -152,7 +152,7 @@ def test_4_side_by_side_each_gets_what_it_gets_alone(server):
         assert list(pool.map(ask, requests)) == alone
     loaded = tiny()
     for (source, count, threshold), (_, layers) in zip(requests, alone, strict=True):
-        prompt, _ = encode(read_source(source, "python")[0], loaded.tokenizer, 256 - count)
+        prompt, _ = encode(read_source(source, "python").code, loaded.tokenizer, 256 - count)
         criterion = Agent(loaded.policy, threshold)
         mode = server.engine.config.cache_mode
         assert generate(loaded.parts, prompt, count, criterion, mode).exit_layers == layers
@@ -198,19 +198,63 @@ def test_5_a_large_body_is_413(server):
 
 
 def test_5_of_a_long_prompt_the_last_tokens_are_kept_and_the_answer_says_so(server):
-    source = "".join(f"name{i} = value{i}\n" for i in range(300))
+    source = "".join(f"name{i} = value{i}\n" for i in range(200))
     body = {"max_new_tokens": 20, "details": True, "exit_threshold": 1.0}
     answer = server.post("/generate", {"inputs": source, "parameters": body}).json()
     loaded = tiny()
-    code = read_source(source, "python")[0]
+    code = read_source(source, "python").code
     ids = loaded.tokenizer(" ".join(code), add_special_tokens=False, verbose=False).input_ids
     said = answer["early_exit"]
-    assert (said["prompt_tokens"], said["prompt_tokens_dropped"]) == (236, len(ids) - 235)
-    prompt = [loaded.tokenizer.bos_token_id, *ids[-235:]]
+    # No more than leave room, dropped in steps of a quarter of the room.
+    dropped = said["prompt_tokens_dropped"]
+    assert dropped % 59 == 0 and len(ids) - 235 <= dropped < len(ids) - 235 + 59
+    assert said["prompt_tokens"] == 1 + len(ids) - dropped
+    prompt = [loaded.tokenizer.bos_token_id, *ids[dropped:]]
     expected = generate(loaded.parts, prompt, 20, Agent(loaded.policy, 1.0)).tokens
     assert [token["id"] for token in answer["details"]["tokens"]] == expected
     short = server.post("/generate", {"inputs": "x = "}).json()["early_exit"]
     assert short["prompt_tokens_dropped"] == 0
+
+
+def test_5_of_a_source_no_more_is_read_than_the_context_can_use(server):
+    limit = 16 * 256
+    for body in ("." * 200_000, "x = 1\n" * 30_000):
+        answer = server.post("/generate", {"inputs": body}).json()["early_exit"]
+        assert len(body) - limit <= answer["source_characters_dropped"] < len(body) - limit // 2
+    assert server.post("/generate", {"inputs": SOURCE}).json()["early_exit"]["source_characters_dropped"] == 0
+
+
+def slow_reading(monkeypatch) -> None:
+    """Make a source that is being read wait for ever, in the reader's process."""
+    loop = "import sys, time; sys.stdin.buffer.read(1); time.sleep(60)"
+
+    async def start(self):
+        self._process = await asyncio.create_subprocess_exec(sys.executable, "-c", loop, stdin=-1, stdout=-1)
+
+    monkeypatch.setattr(Reader, "start", start)
+
+
+def test_5_a_source_that_takes_for_ever_counts_in_deadline_and_queue_and_holds_up_nobody(monkeypatch):
+    slow_reading(monkeypatch)
+    limits = {"deadline": 1.0, "side_by_side": 1, "queue": 0}
+    with running(**limits) as server, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        late = pool.submit(httpx.post, f"{server.url}/generate", json={"inputs": "List<" * 9})
+        until(lambda: server.engine.waiting == 1)
+        process = server.engine.reader._process
+        assert server.client.get("/health").status_code == 200 and not late.done()
+        assert server.post("/generate", {"inputs": SOURCE}).status_code == 429
+        assert late.result().status_code == 504 and server.engine.waiting == 0
+        until(lambda: process.returncode is not None)  # ended, and another one reads
+        server.engine.config = replace(server.engine.config, deadline=20.0)
+        assert server.post("/generate", {"inputs": SOURCE}).status_code == 200
+
+
+def test_a_source_that_ends_within_a_string_or_comment_gets_no_code(server):
+    for source in ("x = 'a", "# why"):
+        answer = server.post("/v1/completions", {"prompt": source}).json()
+        assert answer["choices"][0]["text"] == "" and answer["choices"][0]["finish_reason"] == "stop"
+        assert "string or a comment" in answer["early_exit"]["note"] and not answer["early_exit"]["tokens"]
+    assert server.post("/v1/completions", {"prompt": "# why\n"}).json()["early_exit"]["note"] is None
 
 
 @pytest.mark.parametrize("stream", [False, True])

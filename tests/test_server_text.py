@@ -11,8 +11,10 @@ from servers import tiny
 
 from eelib import paths
 from eelib.data.lexing import EOL, tokenize_source
+from eelib.server.cursor import read_from, within
 from eelib.server.literals import literal
-from eelib.server.text import EditorText, StopSequences, read_source, source_of
+from eelib.server.reading import read_source
+from eelib.server.text import EditorText, StopSequences, source_of
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 PYTHON = [
@@ -168,7 +170,7 @@ def test_placeholders_become_literals(token, text):
     ],
 )
 def test_python_goes_on_where_the_source_ends(source, code, text):
-    _, after = read_source(source, "python")
+    after = read_source(source, "python").after
     assert "".join(map(after.feed, code)) == text
 
 
@@ -183,23 +185,88 @@ def test_python_goes_on_where_the_source_ends(source, code, text):
     ],
 )
 def test_java_goes_on_where_the_source_ends(source, code, text):
-    _, after = read_source(source, "java")
+    after = read_source(source, "java").after
     assert "".join(map(after.feed, code)) == text
 
 
+@pytest.mark.parametrize(
+    ("source", "ids", "text"),
+    [
+        ("    return ", " n", "n"),  # the blank is the user's
+        ("import ", " os", "os"),
+        ("x = not ", " y", "y"),
+        ("self.assert", "_sql ( '<STR_LIT>' )", "_sql('')"),  # a name, though it begins as a keyword
+        ("self.import", " = x", " = x"),
+        ("x = is", "_open ( )", "_open()"),
+        ("f(x", " ) ) y", ")"),  # the second bracket closes nothing that is open here
+    ],
+)
+def test_python_at_common_cursors(source, ids, text):
+    assert written(source, ids, "python") == text
+
+
+@pytest.mark.parametrize(
+    ("source", "ids", "text"),
+    [
+        ("x = new ArrayList<>", " ( ) ;", "();"),
+        ("return ", " n ;", "n;"),
+        ("Map<String, List<T>>", " [ ] m", "[] m"),
+        ("if (a < b) { c = a > ", " ( b ) ;", "(b);"),
+        ("class A {\n  void f() {\n", " } } } int", "  }\n}"),
+    ],
+)
+def test_java_at_common_cursors(source, ids, text):
+    assert written(source, ids, "java") == text
+
+
+def written(source: str, code: str, language: str) -> str:
+    """What an editor gets where the model writes these code tokens after the source; without a blank before it, the first
+    one goes on with the source's last."""
+    return EditorText(tiny().tokenizer, read_source(source, language).after)._write(code.split(" "))
+
+
+@pytest.mark.parametrize("language", ["python", "java"])
+def test_a_source_ends_within_a_string_or_a_comment_or_not(language):
+    comment = {"python": "#", "java": "//"}[language]
+    for source in ("x = 'a", 'f("', f"x {comment} why", '"""doc\n', '"""a\n"b"\n', "'\\'", f"{comment} 'a"):
+        assert within(source, language), source
+    for source in ("", "x", "x = 'a'", f"x {comment} it's\n", '"""doc"""', "'a\n", "'\\''", "''", '"a" + '):
+        assert not within(source, language), source
+    assert within("/* a\n * b", "java") and not within("/* ' */ x", "java")
+
+
+def test_the_end_of_a_source_is_read_from_a_line_outside_strings_and_moves_in_steps():
+    lines = [f"a{i} = {i:03d}\n" for i in range(100, 200)]  # eleven characters each
+    source = "".join(lines)
+    starts = [read_from(source[:end], "python", 200) for end in range(200, len(source))]
+    assert starts == sorted(starts) and len(set(starts)) == -(-(len(source) - 1 - 200) // 50) + 1
+    assert all(start == 0 or source[start - 1] == "\n" for start in starts)
+    assert all(end - start <= 200 for end, start in zip(range(200, len(source)), starts, strict=True))
+    long = "x\n" * 10 + '"""' + "a\n" * 60 + '"""\n' + "y\n" * 60
+    assert long[read_from(long, "python", 200) :].strip("y\n") == ""
+    assert read_from("." * 300, "python", 200) == 100, "a line of its own length is cut"
+
+
+@given(st.text(alphabet="#'\"\\/*\n a", max_size=40), st.sampled_from(["python", "java"]), st.integers(1, 30))
+@settings(max_examples=300, deadline=None)
+def test_any_source_is_cut_to_what_is_read(source, language, most):
+    start = read_from(source, language, most)
+    assert 0 <= start <= len(source) and len(source) - start <= most
+
+
 def test_python_that_stops_at_the_start_of_a_line_ends_in_eol():
-    assert read_source("x = 1\n", "python")[0] == ["x", "=", "<NUM_LIT:1>", EOL]
-    assert read_source("x = 1", "python")[0][-1] == "<NUM_LIT:1>"
-    assert read_source("x = \\\n", "python")[0] == ["x", "="]
-    assert read_source("# only\n", "python")[0] == []
-    assert read_source("int x;\n", "java")[0] == ["int", "x", ";"]
+    assert read_source("x = 1\n", "python").code == ["x", "=", "<NUM_LIT:1>", EOL]
+    assert read_source("x = 1", "python").code[-1] == "<NUM_LIT:1>"
+    assert read_source("x = \\\n", "python").code == ["x", "="]
+    assert read_source("# only\n", "python").code == []
+    assert read_source("int x;\n", "java").code == ["int", "x", ";"]
 
 
 @pytest.mark.parametrize("language", ["python", "java"])
 def test_any_beginning_of_a_file_can_be_completed(language):
     source = JAVA if language == "java" else PYTHON[1].read_text()[:3000]
     for end in range(len(source)):
-        _, after = read_source(source[:end], language)
+        after = read_source(source[:end], language).after
         for token in ("x", "(", EOL, "else", "}", ")", '"<STR_LIT>"'):
             assert EOL not in after.feed(token)
 
@@ -207,15 +274,15 @@ def test_any_beginning_of_a_file_can_be_completed(language):
 @given(st.text(max_size=60), st.sampled_from(["python", "java"]))
 @settings(max_examples=200, deadline=None)
 def test_any_text_can_be_completed(source, language):
-    code, after = read_source(source, language)
-    assert all(code) and isinstance(after.feed("x"), str)
+    read = read_source(source, language)
+    assert all(read.code) and isinstance(read.after.feed("x"), str)
 
 
 @given(st.lists(st.integers(0, 4095), max_size=40), st.sampled_from(["x = ", "def f(pa", "if a:\n", ""]))
 @settings(max_examples=100, deadline=None)
 def test_any_tokens_give_the_same_text_in_pieces_and_no_marker(ids, source):
     def text():
-        return EditorText(tiny().tokenizer, read_source(source, "python")[1])
+        return EditorText(tiny().tokenizer, read_source(source, "python").after)
 
     streamed, whole = text(), text()
     pieces = "".join(map(streamed.push, ids)) + streamed.finish()
@@ -226,7 +293,7 @@ def test_any_tokens_give_the_same_text_in_pieces_and_no_marker(ids, source):
 
 def test_a_name_that_the_source_broke_off_goes_on():
     tokenizer = tiny().tokenizer
-    written = EditorText(tokenizer, read_source("def read(self, pa", "python")[1])
+    written = EditorText(tokenizer, read_source("def read(self, pa", "python").after)
     (rest,) = [i for i in range(4096) if tokenizer.convert_ids_to_tokens(i) == "th"]
     pieces = [written.push(rest), written.push(tokenizer(")", add_special_tokens=False).input_ids[0])]
     assert "".join(pieces) + written.finish() == "th)"

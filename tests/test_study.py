@@ -16,7 +16,8 @@ from eelib import paths
 from eelib.errors import InputError
 from eelib.profile import load_profile
 from eelib.study import datasets, store, study
-from eelib.study.graph import AXES, NODES, described
+from eelib.study.described import described
+from eelib.study.graph import AXES, NODES
 from eelib.study.node import Input, Node
 from eelib.study.notebooks import notebooks
 from eelib.study.study import MissingStage, Study, made_keys

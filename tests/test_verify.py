@@ -18,6 +18,7 @@ from eelib.study.verify.compare import OTHERS, TIMED, compare, compared, counted
 from eelib.study.verify.finding import Place, Report
 from eelib.study.verify.kept import KeptStudy, read_datasets
 from eelib.study.verify.redraw import bare
+from eelib.systems import fitted
 
 
 def promises() -> pd.DataFrame:
@@ -50,6 +51,34 @@ def test_promises_elsewhere_are_those_made_at_home():
     assert broken(rivals.promised_across, {"promises": promises(), "promises_across": other}) == [
         "what is promised is chosen at home"
     ]
+
+
+def other_systems() -> pd.DataFrame:
+    """Votes, and the policies that all are compared with."""
+    rows = pd.DataFrame({"model": "m", "language": "java", "method": ["votes", "probe", "stopping"]})
+    return rows.assign(share=[0.1, 0.3, 0.4], over_probe=[-0.2, 0.0, 0.1], over_stopping=[-0.3, -0.1, 0.0])
+
+
+def test_systems_that_do_not_fit_the_account_are_named():
+    compared = other_systems().iloc[1:][["model", "language", "method", "share"]]
+    curves = pd.DataFrame(
+        {"model": "m", "language": "java", "cost": 0.5, "method": [*fitted.POLICIES, "oracle", "coin"]}
+    )
+    data = {
+        "systems": other_systems(),
+        "equal_cost": compared,
+        "system_curves": curves.assign(agreement=[0.8, 0.8, 0.8, 0.9, 0.7]),
+    }
+    assert broken(rivals.other_systems, data) == []
+    assert broken(
+        rivals.other_systems, data | {"systems": other_systems().assign(over_probe=[-0.1, 0.0, 0.1])}
+    ) == ["what a system wins over probe is the difference of shares"]
+    assert broken(rivals.other_systems, data | {"equal_cost": compared.assign(share=[0.3, 0.5])}) == [
+        "a criterion wins the same beside other systems as at equal cost"
+    ]
+    assert broken(
+        rivals.other_systems, data | {"system_curves": curves.assign(agreement=[0.8, 0.95, 0.8, 0.9, 0.7])}
+    ) == ["no policy is above the oracle"]
 
 
 def layers() -> pd.DataFrame:

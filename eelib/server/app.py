@@ -11,13 +11,12 @@ from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from eelib.server import errors, generate_routes, openai_routes
+from eelib.server import chat_routes, errors, generate_routes, openai_routes
 from eelib.server.artifacts import Load
 from eelib.server.config import ServerConfig
 from eelib.server.engine import Engine
 from eelib.server.metrics import Metrics
 from eelib.server.middleware import Counted, Guarded
-from eelib.server.serving import ClientGone
 
 STATIC = Path(__file__).parent / "static"
 _POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -37,7 +36,9 @@ def create_app(name: str, load: Load, config: ServerConfig | None = None) -> Fas
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine.start()
+        await engine.reader.start()
         yield
+        await engine.reader.close()
         await asyncio.to_thread(engine.close)
 
     app = FastAPI(
@@ -49,9 +50,11 @@ def create_app(name: str, load: Load, config: ServerConfig | None = None) -> Fas
     )
     metrics.waiting.set_function(lambda: engine.waiting)
     metrics.active.set_function(lambda: engine.active)
+    metrics.warm_bytes.set_function(lambda: engine.kept.bytes)
     app.state.name, app.state.engine, app.state.metrics = name, engine, metrics
-    app.include_router(generate_routes.router)
-    app.include_router(openai_routes.router)
+    # The most particular paths first: the generate routes take any name of a model.
+    for routes in (chat_routes, openai_routes, generate_routes):
+        app.include_router(routes.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
     @app.get("/", include_in_schema=False)
@@ -61,7 +64,7 @@ def create_app(name: str, load: Load, config: ServerConfig | None = None) -> Fas
     app.add_exception_handler(errors.RequestError, errors.of_request_error)
     app.add_exception_handler(RequestValidationError, errors.of_validation_error)
     app.add_exception_handler(HTTPException, errors.of_http_exception)
-    app.add_exception_handler(ClientGone, _nobody)
+    app.add_exception_handler(errors.ClientGone, _nobody)
     app.add_exception_handler(Exception, errors.of_anything)
     app.add_middleware(Guarded, config=config)
     app.add_middleware(Counted, metrics=metrics)  # added last: the outermost

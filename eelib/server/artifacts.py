@@ -14,6 +14,7 @@ from eelib.errors import InputError
 from eelib.models.loading import device, fingerprint, load_model, load_tokenizer
 from eelib.models.parts import ModelParts, take_apart
 from eelib.profile import check_choice, load_profile
+from eelib.server.promises import Promises, read_promises
 from eelib.study.notebook import open_study
 from eelib.study.store import RECORD
 from eelib.study.study import MissingStage
@@ -45,7 +46,9 @@ class Artifacts:
         """Load both; an agent of another model gives InputError."""
         parts = take_apart(load_model(self.model, self.dtype).to(device()))
         policy = load_policy(self.agent, self.key).to(parts.device)
-        return Loaded(self.name, self.language, parts, load_tokenizer(self.model), policy)
+        return Loaded(
+            self.name, self.language, parts, load_tokenizer(self.model), policy, read_promises(self.agent)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +60,7 @@ class Loaded:
     parts: ModelParts
     tokenizer: PreTrainedTokenizerBase
     policy: ExitPolicy
+    promises: Promises = Promises()  # noqa: RUF009 - frozen
 
 
 Load = Callable[[], Loaded]

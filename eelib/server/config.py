@@ -15,6 +15,8 @@ class ServerConfig:
     cache_mode: CacheMode = CacheMode.PROPAGATE  # Section 4.3.1: what is skipped is really saved
     new_tokens: int = 15  # of requests that name none; the thesis's T
     max_new_tokens: int = 128  # a request may ask for
+    context: int = 1024  # tokens of a prompt and its answer, where the model knows so many positions
+    warm_bytes: int = 256 * 1024**2  # of keys and values kept between requests; 0: none
     side_by_side: int = 4  # requests that decode in turns, a token each
     queue: int = 32  # requests that may wait beyond these
     deadline: float = 30.0  # seconds from a request's arrival to its end
@@ -27,6 +29,8 @@ class ServerConfig:
         for name, least in {
             "new_tokens": 1,
             "max_new_tokens": self.new_tokens,
+            "context": 2,
+            "warm_bytes": 0,
             "side_by_side": 1,
             "queue": 0,
             "max_body": 1,

@@ -8,18 +8,21 @@ import asyncio
 import math
 import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import torch
 
+from eelib.decoding.cache import CacheMode
 from eelib.decoding.criteria import Agent
 from eelib.decoding.generate import SingleDecoder
 from eelib.evaluation.energy import EnergyMonitor, Measurement
 from eelib.server.artifacts import Load, Loaded
 from eelib.server.config import ServerConfig
 from eelib.server.metrics import Metrics
+from eelib.server.reading import Reader
+from eelib.server.warm import Kept, WarmDecoder
 
 
 class Busy(Exception):
@@ -49,6 +52,8 @@ class Job:
     alone: bool = True
     measurement: Measurement = field(default_factory=Measurement)
     decoder: SingleDecoder | None = None
+    prefilled: bool = False  # whether the prompt's keys and values are there
+    warm: int = 0  # positions of the prompt whose keys and values were kept from earlier requests
     criterion: Agent | None = None
     done: int = 0  # tokens so far
     window: ExitStack = field(default_factory=ExitStack)
@@ -81,6 +86,9 @@ class Engine:
         self.failure: Exception | None = None  # of loading
         self.on_failure: Callable[[], None] = lambda: None
         self.monitor: EnergyMonitor | None = None
+        self.reader = Reader()
+        self.kept = Kept(config.warm_bytes)
+        self._entering = 0  # requests whose source is being read
         self._load = load
         self._waiting: deque[Job] = deque()
         self._active: deque[Job] = deque()
@@ -101,7 +109,7 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return self._entering + len(self._waiting)
 
     @property
     def active(self) -> int:
@@ -110,17 +118,36 @@ class Engine:
     @property
     def max_new_tokens(self) -> int:
         """The most new tokens a request may ask for: the configured limit, and half of what the model knows positions for."""
-        return min(self.config.max_new_tokens, self.loaded.parts.max_positions // 2)
+        return min(self.config.max_new_tokens, self.context // 2)
+
+    @property
+    def context(self) -> int:
+        """The most tokens of a prompt and its answer."""
+        return min(self.config.context, self.loaded.parts.max_positions)
+
+    @contextmanager
+    def entering(self) -> Iterator[None]:
+        """Hold a place in the queue while a request's source is read, at once or not at all: Busy when the queue is full."""
+        with self._changed:
+            self._check_open()
+            if self.waiting + self.active >= self.config.side_by_side + self.config.queue:
+                raise Busy
+            self._entering += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._entering -= 1
+
+    def _check_open(self) -> None:
+        if self._closing or self.loaded is None:
+            raise NotReady("The server is going down." if self._closing else "The model is not loaded.")
 
     def submit(self, prompt: list[int], new_tokens: int, threshold: float) -> Job:
-        """Queue a request, at once or not at all: Busy when the queue is full. Call within the event loop."""
+        """Queue a request that is `entering`. Call within the event loop."""
         job = Job(prompt, new_tokens, threshold, asyncio.get_running_loop())
         with self._changed:
-            room = self.config.side_by_side + self.config.queue
-            if self._closing or self.loaded is None:
-                raise NotReady("The server is going down." if self._closing else "The model is not loaded.")
-            if len(self._waiting) + len(self._active) >= room:
-                raise Busy
+            self._check_open()
             self._waiting.append(job)
             self._changed.notify()
         return job
@@ -169,20 +196,35 @@ class Engine:
             return not self._closing
 
     def _advance(self, job: Job) -> bool:
-        """One turn of a request: its prompt at the first, then a token each. Whether it has ended."""
+        """One turn of a request: its prompt, block by block, then a token each. Whether it has ended."""
         if job.cancelled:
             self.metrics.cancellations.inc()
             return True
         if job.decoder is None:
             job.measurement = job.window.enter_context(self.monitor.measure())
             job.criterion = Agent(self.loaded.policy, job.threshold)
-            job.decoder = SingleDecoder(self.loaded.parts, job.prompt, job.new_tokens, self.config.cache_mode)
+            job.decoder = self._decoder(job)
+            return False
+        if not job.prefilled:
+            job.prefilled = job.decoder.prefill()
             return False
         token, layer = job.decoder.step(job.criterion)
         job.done += 1
         ends = token == self.loaded.tokenizer.eos_token_id
         job.send((token, layer))
         return ends or job.done == job.new_tokens
+
+    def _decoder(self, job: Job) -> SingleDecoder:
+        """A decoder at the start of a request's prompt."""
+        parts, mode = self.loaded.parts, self.config.cache_mode
+        if mode is CacheMode.NONE:  # every token runs the prompt anew: nothing is kept
+            job.prefilled = True
+            return SingleDecoder(parts, job.prompt, job.new_tokens, mode)
+        decoder = WarmDecoder(parts, job.prompt, job.new_tokens, mode, self.kept)
+        job.warm = decoder.warm
+        self.metrics.prompt_tokens.inc(len(job.prompt))
+        self.metrics.prompt_tokens_warm.inc(job.warm)
+        return decoder
 
     def _leave(self, job: Job) -> None:
         with self._changed:

@@ -14,13 +14,17 @@ class RequestError(Exception):
         self.status, self.message, self.field, self.headers = status, message, field, headers
 
 
+class ClientGone(Exception):
+    """The client has hung up; nobody reads an answer."""
+
+
 _UNION_TAGS = {"float", "int", "str"}  # in the places that pydantic names
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 def error_body(path: str, status: int, message: str, field: str = "") -> dict:
     """The body of an error on a route."""
-    if not path.startswith("/v1"):
+    if "/v1/" not in f"{path}/":
         return {"error": message}
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     return {

@@ -44,28 +44,23 @@ async def ollama(request: Request, body: OllamaOrGenerate) -> Any:
     if isinstance(body, GenerateRequest):
         return await generate(request, body)
     options = body.options
-    thresholds = [body.exit_threshold, options and options.RL_agent_thresh]
-    what = asked(request, body.prompt, options and options.num_predict, thresholds, options and options.stop)
+    what = asked(request, body.prompt, options and options.num_predict, body, options and options.stop)
     if body.stream is False:
         completion = await complete(request, what)
-        return _ollama(request, completion.text) | _ollama_end(completion)
+        return _ollama(request, completion.text) | ollama_end(completion)
     completion = await begin(request, what)
     return streamed(request, _ollama_lines(request, completion), "application/x-ndjson")
 
 
 def _asked(request: Request, body: GenerateRequest):
     """What a Hugging Face request asks for; the text that its answer repeats; whether it wants details."""
-    layers = [body.parameters, body.parameters and body.parameters.parameters]
-    parameters = [layer for layer in layers if layer is not None]
-    options = body.options
+    parameters, options = body.all_parameters, body.options
 
     def first(name: str) -> Any:
         return next((value for layer in parameters if (value := getattr(layer, name)) is not None), None)
 
-    thresholds = [body.exit_threshold, options and options.RL_agent_thresh]
-    thresholds += [layer.exit_threshold for layer in parameters]
     new_tokens = first("max_new_tokens") or (options and options.num_predict)
-    what = asked(request, body.inputs, new_tokens, thresholds, first("stop") or (options and options.stop))
+    what = asked(request, body.inputs, new_tokens, body, first("stop") or (options and options.stop))
     return what, body.inputs if first("return_full_text") else "", bool(first("details"))
 
 
@@ -108,11 +103,16 @@ async def _tgi_events(request: Request, completion: Completion, whole: str) -> A
 
 
 def _ollama(request: Request, text: str) -> dict[str, Any]:
-    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    return {"model": request.app.state.name, "created_at": now, "response": text, "done": False}
+    return {"model": request.app.state.name, "created_at": now(), "response": text, "done": False}
 
 
-def _ollama_end(completion: Completion) -> dict[str, Any]:
+def now() -> str:
+    """The time as Ollama writes it."""
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
+def ollama_end(completion: Completion) -> dict[str, Any]:
+    """What ends an answer of Ollama's."""
     nanoseconds = int(1e9 * completion.seconds)
     return {
         "done": True,
@@ -130,7 +130,7 @@ async def _ollama_lines(request: Request, completion: Completion) -> AsyncIterat
     async for piece in watch(request, completion):
         if piece.text:
             yield dump(_ollama(request, piece.text)) + "\n"
-    yield dump(_ollama(request, "") | _ollama_end(completion)) + "\n"
+    yield dump(_ollama(request, "") | ollama_end(completion)) + "\n"
 
 
 @router.get("/health", response_model=None)

@@ -55,29 +55,43 @@ class Layout:
         self.typed: str | None = ""  # a text begins at the start of a line
         self.blocks: list[Block] = []
         self.comment = False  # whether what was read ends within a comment
+        self.whole = (
+            False  # whether all that may be open here was read: a bracket that closes nothing is then surplus
+        )
+        self.over = False  # whether such a bracket has ended the text
 
-    def continue_from(self, source: str) -> None:
-        """Go on after `source`, which may end anywhere."""
+    def continue_from(self, source: str, code: list[str]) -> None:
+        """Go on after `source`, which may end anywhere; `code` are its tokens."""
         self.unit = _unit_of(source)
-        self._read(source)
+        self._read(source, code)
         last = source.rpartition("\n")[2]
         self.typed = last if not last.strip() else None
         continued = source.rstrip().endswith("\\")
         starts = self.typed is not None and self.spacing.before is not None and not continued
         self.breaks = self.breaks or self.comment or starts
         if not self.breaks and (continued or last[-1:].isspace()):
-            self.spacing.binds = True  # the blank is there
+            self.spacing.blank = True
 
     def goes_on(self, token: str) -> bool:
         """Whether a token without a blank before it lengthens the last one: a name that the source broke off within."""
         before = self.spacing.before
         return not self.breaks and before is not None and is_word(before[-1]) and is_word(token)
 
+    def lengthen(self, token: str) -> str:
+        """Text of a token that goes on with the last one."""
+        self.spacing.before += token
+        return token
+
     def feed(self, token: str) -> str:
-        """Text of one more code token, with the whitespace before it."""
+        """Text of one more code token, with the whitespace before it; nothing after a bracket that closes nothing."""
+        if self.whole and token in (")", "]", "}") and not self.spacing.brackets:
+            self.over = True
+        return "" if self.over else self._feed(token)
+
+    def _feed(self, token: str) -> str:
         raise NotImplementedError
 
-    def _read(self, source: str) -> None:
+    def _read(self, source: str, code: list[str]) -> None:
         raise NotImplementedError
 
     def _indentation(self, indent: str) -> str:
@@ -100,7 +114,7 @@ class PythonLayout(Layout):
         self.first = ""  # token of the current line
         self.colon = False  # whether the line so far ends in one, outside brackets
 
-    def feed(self, token: str) -> str:
+    def _feed(self, token: str) -> str:
         if EOL in token:
             return self._end_line()
         text = literal(token)
@@ -156,13 +170,12 @@ class PythonLayout(Layout):
         del self.blocks[depth:]
         return indent
 
-    def _read(self, source: str) -> None:
+    def _read(self, source: str, code: list[str]) -> None:
         """Open blocks by Python's own tokenizer, which goes as far as the text is Python; spaces by the code tokens."""
         start, lines = 0, source.splitlines(keepends=True)
         while start is not None:
             start = self._read_blocks(lines, start)
-        tokens = tokenize_source(source, "python")
-        for token in tokens:
+        for token in code:
             if token == EOL:
                 self.spacing.start_line()
             else:
@@ -206,7 +219,7 @@ class JavaLayout(Layout):
         self.initialisers = 0  # open braces that hold values
         self.last = ""  # the token before
 
-    def feed(self, token: str) -> str:
+    def _feed(self, token: str) -> str:
         text = literal(token)
         if not text or EOL in token:
             return ""
@@ -249,7 +262,7 @@ class JavaLayout(Layout):
     def _opens_initialiser(self) -> bool:
         return self.last in ("=", "]", ",") or bool(self.initialisers)
 
-    def _read(self, source: str) -> None:
+    def _read(self, source: str, code: list[str]) -> None:
         """Braces line by line, so that each block has the indentation of the line that opened it."""
         for line in source.splitlines():
             code = line.strip()

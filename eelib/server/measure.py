@@ -31,10 +31,10 @@ def arguments(study: Study, model: str, language: str) -> list[str]:
 
 
 def command(tuned: Path, agent: Path, language: str, new_tokens: int) -> list[str]:
-    """The command line of a server of a model and an agent, by their folders."""
+    """The command line of a server of a model and an agent, by their folders; every request runs its whole prompt."""
     return [
         *("--model-path", str(tuned), "--agent-path", str(agent), "--language", language),
-        *("--new-tokens", str(new_tokens), "--max-new-tokens", "64"),
+        *("--new-tokens", str(new_tokens), "--max-new-tokens", "64", "--warm-bytes", "0"),
     ]
 
 

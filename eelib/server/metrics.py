@@ -21,6 +21,11 @@ class Metrics:
             registry=self.registry,
         )
         self.tokens = self._counter("eelib_tokens", "Generated tokens")
+        self.prompt_tokens = self._counter("eelib_prompt_tokens", "Tokens of prompts")
+        self.prompt_tokens_warm = self._counter(
+            "eelib_prompt_tokens_warm",
+            "Tokens of prompts whose keys and values were kept from earlier requests",
+        )
         self.layers_run = self._counter(
             "eelib_layers_run", "Layers that generated tokens ran before they left"
         )
@@ -30,6 +35,9 @@ class Metrics:
         )
         self.cancellations = self._counter(
             "eelib_cancellations", "Decodings stopped early: the client left, a deadline, a stop sequence"
+        )
+        self.warm_bytes = Gauge(
+            "eelib_warm_bytes", "Bytes of keys and values kept between requests", registry=self.registry
         )
         self.waiting = Gauge("eelib_queue_waiting", "Requests that wait", registry=self.registry)
         self.active = Gauge("eelib_queue_active", "Requests that decode", registry=self.registry)

@@ -6,11 +6,11 @@ import secrets
 import time
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from eelib.server.config import ServerConfig
-from eelib.server.errors import error_response
+from eelib.server.errors import ClientGone, error_response
 from eelib.server.metrics import Metrics
 
 OPEN = "/health"  # needs no token
@@ -54,31 +54,37 @@ class Guarded:
             return await self.app(scope, receive, send)
         scope["path"] = scope["path"].rstrip("/") or "/"
         headers = Headers(scope=scope)
-        if not self._host_allowed(headers.get("host", "")):
-            return await self._refuse(
-                403, "This server is not called by that host name.", scope, receive, send
-            )
+        host = headers.get("host", "")
+        if not self._host_allowed(host, scope):
+            sentence = f"The host is {host[:80]!r}, by which this server is not called: --allow-host allows further names."
+            return await self._refuse(403, sentence, scope, receive, send)
         if scope["path"] != OPEN and not self._token_right(headers.get("authorization", "")):
             challenge = {"WWW-Authenticate": 'Basic realm="early exit", charset="UTF-8", Bearer'}
             sentence = "A token is needed: send it as Authorization: Bearer TOKEN."
             return await self._refuse(401, sentence, scope, receive, send, challenge)
-        body = await self._body(headers.get("content-length", ""), receive)
+        try:
+            body = await self._body(headers.get("content-length", ""), receive)
+        except ClientGone:
+            return None
         if body is None:
             sentence = f"The body is too large: allowed are {self.config.max_body} bytes."
             return await self._refuse(413, sentence, scope, receive, send, {"Connection": "close"})
+        if "origin" not in headers:
+            # No browser's, which alone needs the type to ask before it sends: plain curl and litellm name another or none.
+            MutableHeaders(scope=scope)["content-type"] = "application/json"
         await self.app(scope, _replayed(body, receive), send)
 
     async def _refuse(self, status, sentence, scope, receive, send, headers=None) -> None:
         await error_response(scope["path"], status, sentence, headers=headers)(scope, receive, send)
 
-    def _host_allowed(self, host: str) -> bool:
-        """Whether the request addresses this server by a name it has: a page of another site that has its own name lead
-        here (DNS rebinding) does not."""
+    def _host_allowed(self, host: str, scope: Scope) -> bool:
+        """Whether the request addresses this server by a name it has, or by the very address it came to: a page of another
+        site that has its own name lead here (DNS rebinding) does not."""
         try:
             name = urlsplit(f"//{host}").hostname
         except ValueError:
             return False
-        return name in self.config.hosts
+        return name is not None and name in (*self.config.hosts, (scope.get("server") or [None])[0])
 
     def _token_right(self, authorization: str) -> bool:
         """Whether the token is there: as a bearer's, or as the password that a browser asks for."""
@@ -95,7 +101,7 @@ class Guarded:
         return secrets.compare_digest(given.strip().encode(), self.config.token.encode())
 
     async def _body(self, length: str, receive: Receive) -> bytes | None:
-        """The whole body, or None as soon as it is known to be too large."""
+        """The whole body, or None as soon as it is known to be too large; ClientGone when its end does not come."""
         most = self.config.max_body
         if length.isdigit() and int(length) > most:
             return None
@@ -103,7 +109,7 @@ class Guarded:
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                break
+                raise ClientGone
             body += message.get("body", b"")
             more = message.get("more_body", False)
             if len(body) > most:

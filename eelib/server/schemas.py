@@ -28,6 +28,7 @@ def _threshold(value: float) -> float:
 
 
 Threshold = Annotated[StrictFloat | StrictInt, AfterValidator(_threshold)]
+Loss = Annotated[StrictFloat | StrictInt, Field(ge=0, le=1, allow_inf_nan=False)]
 NewTokens = Annotated[StrictInt, Field(ge=1)]
 # Decoding is greedy: both are checked and change nothing, which the answer says (`early_exit.decoding`).
 Temperature = Annotated[StrictFloat | StrictInt, Field(ge=0, allow_inf_nan=False)]
@@ -35,25 +36,17 @@ TopP = Annotated[StrictFloat | StrictInt, Field(ge=0, le=1, allow_inf_nan=False)
 Stop = Annotated[list[StrictStr], Field(max_length=16)]
 
 
-class Request(BaseModel):
-    """The ground of all requests."""
-
-    model_config = ConfigDict(extra="allow")
-
-    exit_threshold: Threshold | None = None
-    stream: StrictBool | None = None
-
-
 class Options(BaseModel):
-    """Ollama's options, with the thesis's own."""
+    """Ollama's options, with the thesis's own. `num_predict` -1 asks for as many tokens as there may be."""
 
     model_config = ConfigDict(extra="allow")
 
-    num_predict: NewTokens | None = None
+    num_predict: NewTokens | Literal[-1] | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
     stop: Stop | StrictStr | None = None
     RL_agent_thresh: Threshold | None = None
+    tolerated_loss: Loss | None = None
 
 
 class FlatParameters(BaseModel):
@@ -68,6 +61,7 @@ class FlatParameters(BaseModel):
     return_full_text: StrictBool | None = None
     details: StrictBool | None = None
     exit_threshold: Threshold | None = None
+    tolerated_loss: Loss | None = None
 
 
 class Parameters(FlatParameters):
@@ -76,12 +70,40 @@ class Parameters(FlatParameters):
     parameters: FlatParameters | None = None
 
 
+class Request(BaseModel):
+    """The ground of all requests: whatever the client, it may say how early tokens leave in each of the ways that any does."""
+
+    model_config = ConfigDict(extra="allow")
+
+    exit_threshold: Threshold | None = None
+    tolerated_loss: Loss | None = None
+    options: Options | None = None
+    parameters: Parameters | None = None
+    stream: StrictBool | None = None
+
+    @property
+    def all_parameters(self) -> list[FlatParameters]:
+        """The parameters, and those nested in them."""
+        layers = [self.parameters, self.parameters and self.parameters.parameters]
+        return [layer for layer in layers if layer is not None]
+
+    @property
+    def thresholds(self) -> list[float | None]:
+        """The exit threshold from wherever one may stand."""
+        named = [self.exit_threshold, self.options and self.options.RL_agent_thresh]
+        return named + [layer.exit_threshold for layer in self.all_parameters]
+
+    @property
+    def losses(self) -> list[float | None]:
+        """The tolerated loss from wherever one may stand."""
+        holders = [self, self.options, *self.all_parameters]
+        return [holder.tolerated_loss for holder in holders if holder is not None]
+
+
 class GenerateRequest(Request):
     """Hugging Face's request, and the thesis's (Listing 5)."""
 
     inputs: StrictStr
-    parameters: Parameters | None = None
-    options: Options | None = None
 
 
 class OllamaRequest(Request):
@@ -89,8 +111,45 @@ class OllamaRequest(Request):
 
     prompt: StrictStr
     model: StrictStr | None = None
-    options: Options | None = None
     raw: StrictBool | None = None
+
+
+class Part(BaseModel):
+    """A part of a message; those without a text are passed over."""
+
+    model_config = ConfigDict(extra="allow")
+
+    text: StrictStr | None = None
+
+
+class Message(BaseModel):
+    """A message of a chat."""
+
+    model_config = ConfigDict(extra="allow")
+
+    role: StrictStr
+    content: StrictStr | list[Part] | None = None
+
+
+class ChatRequest(Request):
+    """A chat's request, OpenAI's or Ollama's. The last message of the user's is the code before the cursor."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    model: StrictStr | None = None
+    max_tokens: NewTokens | None = None
+    max_completion_tokens: NewTokens | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    stop: Stop | StrictStr | None = None
+    n: Literal[1] | None = None
+    stream_options: "StreamOptions | None" = None
+
+    @property
+    def source(self) -> str:
+        """The text of the user's last message; empty where there is none."""
+        said = [message.content or "" for message in self.messages if message.role == "user"]
+        last = said[-1] if said else ""
+        return last if isinstance(last, str) else "".join(part.text or "" for part in last)
 
 
 class StreamOptions(BaseModel):
@@ -125,14 +184,11 @@ class Segments(BaseModel):
     suffix: StrictStr | None = None
 
 
-class TabbyRequest(BaseModel):
+class TabbyRequest(Request):
     """Tabby's request."""
-
-    model_config = ConfigDict(extra="allow")
 
     language: StrictStr | None = None
     segments: Segments
-    exit_threshold: Threshold | None = None
 
 
 def _has(field: str) -> Discriminator:
@@ -155,10 +211,12 @@ class EarlyExit(BaseModel):
     """What early exit did in one completion.
 
     `layers_used` has the layer that each generated token left at; `tokens` what each is, as
-    an editor shows it; FLOPs are counted by formula, without the agent's own.
+    an editor shows it; FLOPs are counted by formula, without the agent's own, and without those of the prompt's tokens that
+    are kept from earlier requests (`prompt_tokens_warm`), which nothing runs.
     """
 
     threshold: float
+    tolerated_loss: float | None
     layers_used: list[int]
     mean_layers: float | None
     total_layers: int
@@ -172,7 +230,10 @@ class EarlyExit(BaseModel):
     cache: str
     decoding: Literal["greedy"] = "greedy"
     prompt_tokens: int
+    prompt_tokens_warm: int
     prompt_tokens_dropped: int
+    source_characters_dropped: int
+    note: str | None
     seconds: float
 
 

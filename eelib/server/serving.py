@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
@@ -13,14 +13,12 @@ from eelib.errors import InputError
 from eelib.profile import check_threshold
 from eelib.server.completion import Asked, Completion, Piece
 from eelib.server.engine import Busy, Engine, NotReady
-from eelib.server.errors import RequestError, error_body
+from eelib.server.errors import ClientGone, RequestError, error_body
+from eelib.server.schemas import Request as Wishes
 
 HEADER = "X-Exit-Threshold"
+LOSS_HEADER = "X-Tolerated-Loss"
 log = logging.getLogger("eelib.server")
-
-
-class ClientGone(Exception):
-    """The client has hung up; nobody reads an answer."""
 
 
 def engine_of(request: Request) -> Engine:
@@ -38,63 +36,94 @@ def asked(
     request: Request,
     source: str,
     new_tokens: int | None,
-    thresholds: Iterable[float | None],
+    body: Wishes,
     stop: str | list[str] | None = None,
 ) -> Asked:
     """A checked request; what it leaves open is the server's.
 
     Parameters
     ----------
-    thresholds: wherever the body may name one; the header is read here. Two different values are refused.
+    new_tokens: None for the server's number, -1 for the most there may be.
+    body: where the exit threshold or the tolerated loss may stand; headers are read here. Two different values are refused.
     """
     engine = engine_of(request)
-    given = {value for value in [*thresholds, header_threshold(request)] if value is not None}
-    if len(given) > 1:
+    threshold = _one("exit threshold", [*body.thresholds, *_header(request, HEADER)])
+    loss = _one("tolerated loss", [*body.losses, *_header(request, LOSS_HEADER)])
+    if threshold is not None and loss is not None:
         raise RequestError(
             422,
-            f"The exit threshold is given as {' and '.join(f'{value:g}' for value in sorted(given))}: allowed is one value.",
-            "exit_threshold",
+            f"The exit threshold {threshold:g} and the tolerated loss {loss:g} are given: allowed is one of them.",
+            "tolerated_loss",
         )
     most = engine.max_new_tokens
     count = min(engine.config.new_tokens, most) if new_tokens is None else new_tokens
+    if count == -1:
+        count = most
     if count > most:
         raise RequestError(422, f"{count} new tokens are asked for: allowed are 1 to {most}.", "max_tokens")
-    threshold = given.pop() if given else engine.config.threshold
-    return Asked(source, count, threshold, [stop] if isinstance(stop, str) else stop or [])
+    if loss is not None:
+        try:
+            threshold = engine.loaded.promises.threshold(loss)
+        except InputError as error:
+            raise RequestError(422, str(error), "tolerated_loss") from error
+    if threshold is None:
+        threshold = engine.config.threshold
+    return Asked(source, count, threshold, [stop] if isinstance(stop, str) else stop or [], loss)
 
 
-def header_threshold(request: Request) -> float | None:
-    """The threshold of the header."""
-    text = request.headers.get(HEADER)
-    if text is None:
-        return None
-    try:
-        value = float(text)
-        check_threshold(value)
-    except (ValueError, InputError) as error:
+def _one(what: str, named: Iterable[float | None]) -> float | None:
+    """The one value that is named, or None."""
+    given = sorted({value for value in named if value is not None})
+    if len(given) > 1:
+        values = " and ".join(f"{value:g}" for value in given)
         raise RequestError(
-            422, f"The header {HEADER} is {text[:40]!r}: allowed are probabilities from 0 to 1.", HEADER
-        ) from error
-    return value
+            422, f"The {what} is given as {values}: allowed is one value.", what.replace(" ", "_")
+        )
+    return given[0] if given else None
+
+
+def _header(request: Request, name: str) -> Iterator[float]:
+    """The values of a header, which may be given more than once."""
+    for text in request.headers.getlist(name):
+        try:
+            value = float(text)
+            check_threshold(value)
+        except (ValueError, InputError) as error:
+            raise RequestError(
+                422, f"The header {name} is {text[:40]!r}: allowed are numbers from 0 to 1.", name
+            ) from error
+        yield value
 
 
 async def begin(request: Request, what: Asked) -> Completion:
-    """Queue a completion: 429 at once when the queue is full."""
+    """Queue a completion: 429 at once when the queue is full, 504 when reading its source takes all of its time."""
     completion = Completion(request.app.state.engine, what)
     try:
-        await completion.start()
+        await completion.start(_ends(request, completion) - time.monotonic())
     except Busy as error:
         raise RequestError(
             429, "The queue is full: try again in a second.", headers={"Retry-After": "1"}
         ) from error
     except NotReady as error:
         raise RequestError(503, str(error)) from error
+    except TimeoutError as error:
+        raise _late(completion) from error
     return completion
+
+
+def _ends(request: Request, completion: Completion) -> float:
+    """When the request's deadline passes, by the monotonic clock."""
+    return request.state.arrived + completion.engine.config.deadline
+
+
+def _late(completion: Completion) -> RequestError:
+    seconds = completion.engine.config.deadline
+    return RequestError(504, f"The completion took longer than the deadline of {seconds:g} s.")
 
 
 async def watch(request: Request, completion: Completion) -> AsyncIterator[Piece]:
     """The pieces of a completion, until it ends, its deadline passes (504), or the client hangs up (ClientGone)."""
-    ends = request.state.arrived + completion.engine.config.deadline
+    ends = _ends(request, completion)
     gone = asyncio.create_task(_hung_up(request))
     try:
         while True:
@@ -107,8 +136,7 @@ async def watch(request: Request, completion: Completion) -> AsyncIterator[Piece
             if gone.done():
                 raise ClientGone
             if not step.done():
-                seconds = completion.engine.config.deadline
-                raise RequestError(504, f"The completion took longer than the deadline of {seconds:g} s.")
+                raise _late(completion)
             piece = step.result()
             if piece is None:
                 break

@@ -27,9 +27,12 @@ class Spacing:
     def __init__(self, language: str):
         self.language = language
         self.before: str | None = None  # the token before
+        self.member = False  # whether it follows a dot: a keyword there is a name
         self.binds = False  # whether it takes no space after it
+        self.blank = False  # whether a blank stands before the next token already
         self.brackets: list[str] = []
         self._angles = 0  # open type arguments of Java
+        self._types = False  # whether the token before closed type arguments, which makes it an operand
         self._questions = 0  # conditional operators of Java that wait for their colon
 
     def feed(self, token: str) -> bool:
@@ -38,20 +41,26 @@ class Spacing:
         space = self._space(token, operand)
         if self.before is not None and not space:
             space = self._would_join(token)
+        if self.blank:
+            space = self.blank = False
         self.binds = self._binds(token, operand)
+        self._types = self.language == "java" and token == ">" and self._angles > 0
         self._open_or_close(token, operand)
+        self.member = self.before == "."
         self.before = token
         return space
 
     def start_line(self) -> None:
         """A line break stands before the next token."""
-        self.before, self.binds = None, False
+        self.before, self.binds, self.blank, self.member = None, False, False, False
 
     def _ends_operand(self) -> bool:
         before = self.before
         if before is None:
             return False
-        return before in ")]}" or (is_word(before) and before not in KEYWORDS[self.language])
+        if self._types:
+            return True
+        return before in ")]}" or (is_word(before) and (self.member or before not in KEYWORDS[self.language]))
 
     def _space(self, token: str, operand: bool) -> bool:
         if self.before is None or self.binds or token in (",", ";", ")", "]"):

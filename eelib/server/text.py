@@ -1,4 +1,4 @@
-"""An editor's source text -> the model's prompt, and generated tokens -> an editor's text.
+"""Code tokens -> the model's prompt, and generated tokens -> an editor's text.
 
 The prompt is tokenised as the corpora are, and may end anywhere: within a line, a name or a string. The completion is what
 the model generated after the prompt, taken by offset; it goes through `layout`, code token by code token, so that a streamed
@@ -9,29 +9,19 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from eelib.data.lexing import EOL, tokenize_source
+from eelib.data.lexing import EOL
 from eelib.server.layout import Layout, layout
 from eelib.server.literals import literal
 
 
-def read_source(source: str, language: str) -> tuple[list[str], Layout]:
-    """Code tokens of a source that ends anywhere, and the layout that goes on after it.
-
-    An `<EOL>` ends the tokens of Python that stops at the start of a line.
-    """
-    tokens, after = tokenize_source(source, language), layout(language)
-    after.continue_from(source)
-    if language == "python" and tokens and after.breaks:
-        tokens.append(EOL)
-    return tokens, after
-
-
 def encode(code: Sequence[str], tokenizer: PreTrainedTokenizerBase, most: int) -> tuple[list[int], int]:
     """The model's prompt of code tokens: the start token and the last ids, at most `most` in all; and how many ids were
-    dropped before them."""
+    dropped before them: in steps of a quarter of `most`, so that the prompts of a source that grows begin alike."""
     ids = tokenizer(" ".join(code), add_special_tokens=False, verbose=False).input_ids if code else []
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    dropped = max(0, len(ids) - (most - len(start)))
+    step = max(1, most // 4)
+    dropped = -(-max(0, len(ids) - (most - len(start))) // step) * step
+    dropped = min(dropped, max(0, len(ids) - 1))
     return start + ids[dropped:], dropped
 
 
@@ -87,7 +77,7 @@ class EditorText:
         if not token:
             return ""
         if goes_on and self.after.goes_on(token):
-            return token
+            return self.after.lengthen(token)
         return self.after.feed(token)
 
 

@@ -128,6 +128,68 @@ DATASETS: dict[str, dict[str, Column]] = {
         "cost": (NUMBER, "of a token, as a share of the full model's with its cache"),
         "agreement": (NUMBER, "share of tokens that are the last layer's; mean over seeds"),
     },
+    "systems": {
+        **NODE,
+        **SETTING,
+        "system": (TEXT, "as the thesis's Table 3.1 calls it; this study: its own policies, and fixed exits alone"),
+        "method": (TEXT, "how it decides"),
+        "seeds": (COUNT, "how many were fitted"),
+        "trials": (COUNT, "settings tried on validation prompts"),
+        "decision": (NUMBER, "price of one decision, as a share of the full model's token with its cache"),
+        "share": (NUMBER, "won of what lies between coin (0) and oracle (1), over all costs; mean over seeds"),
+        "low": (NUMBER, "end of the 95% interval over prompts"),
+        "high": (NUMBER, "its other end"),
+        "least": (NUMBER, "of a single seed"),
+        "most": (NUMBER, "of a single seed"),
+        **{
+            f"over_{rival}{end}": (NUMBER, f"share less that of {whose}, on the same prompts{what}")
+            for rival, whose in (("probe", "the probes"), ("stopping", "optimal stopping"))
+            for end, what in (("", ""), ("_low", ": end of its interval"), ("_high", ": its other end"))
+        },
+        "agreement_at_0.7": (NUMBER, "share of tokens that are the last layer's, at 0.7 of the full model's cost"),
+        "agreement_at_0.8": (NUMBER, "the same at 0.8"),
+        **{
+            f"{name}_{points}{end}": (NUMBER, f"{meaning} {points} on validation prompts{what}")
+            for points in (1, 2, 5)
+            for name, meaning in (
+                ("cost", "cost of the cheapest setting that loses at most this many points of agreement:"),
+                ("lost", "points that it loses on the prompts reported on; chosen to lose at most"),
+            )
+            for end, what in (("", ""), ("_low", "; end of its interval"), ("_high", "; its other end"))
+        },
+    },
+    "system_curves": {
+        **NODE,
+        **SETTING,
+        "method": (TEXT, "as in systems, and coin and oracle"),
+        "cost": (NUMBER, "of a token, as a share of the full model's with its cache"),
+        "agreement": (NUMBER, "share of tokens that are the last layer's; mean over seeds"),
+    },
+    "speculation": {
+        **NODE,
+        **SETTING,
+        "split": (TEXT, "validation or test"),
+        "layer": (COUNT, "exit point that drafts"),
+        "block": (COUNT, "tokens drafted in a round"),
+        "accepted": (NUMBER, "of them, mean over rounds"),
+        **{
+            f"{cost}{end}": (NUMBER, f"{meaning}, as a share of the full model's{what}")
+            for cost, meaning in (("flops", "FLOPs of a token"), ("reads", "weights read for a token"))
+            for end, what in (
+                ("", ""),
+                ("_low", ": end of the 95% interval over prompts"),
+                ("_high", ": its other end"),
+            )
+        },
+    },
+    "stopped": {
+        **NODE,
+        **SETTING,
+        "bar": (NUMBER, "of the probability of stopping, above which a completion ends"),
+        "saved": (NUMBER, "share of tokens that are not written"),
+        "lost": (NUMBER, "share of the leading tokens equal to the file's that are among them"),
+        "lost_by_chance": (NUMBER, "the same if completions of these lengths were dealt out at random"),
+    },
     "promises": {
         **NODE,
         **SETTING,

@@ -1,13 +1,9 @@
 """The study's nodes: what is made, by which function, from what, and which profile fields decide it. The map of the study.
 
-`./run_all.sh --graph` prints it. How a node's function gets its arguments is said in `node.py`.
+`./run_all.sh --graph` prints it (`described.py`). How a node's function gets its arguments is said in `node.py`.
 """
 
-from pathlib import Path
-
 from eelib.data import corpus
-from eelib.data.shipped import shipped_hash
-from eelib.decoding.policy import ExitPolicy
 from eelib.evaluation import (
     equal_cost,
     layers,
@@ -22,13 +18,10 @@ from eelib.evaluation import (
     timed,
     variants,
 )
-from eelib.models.loading import CodeModel, fingerprint
-from eelib.profile import Profile
-from eelib.provenance import folder_hash
 from eelib.rl import trained
-from eelib.rl.rollouts import load_rollouts
-from eelib.study.node import Input, Node, Place
-from eelib.study.notebooks import notebooks
+from eelib.study import conditions, loads
+from eelib.study.node import Input, Node
+from eelib.systems import fitted, judged
 from eelib.training import finetune, tuned
 from eelib.training.callbacks import snapshot_steps
 
@@ -51,6 +44,7 @@ FIRST_AGENT = {"agent": Input("agent", at={"seed": 0})}
 LEARNT = {"rollouts": Input("rollouts", at={"split": "train"}), "prefixes": Input("prefixes")}
 CHOSEN = {"chosen": Input("rollouts", at={"split": "validation"})}
 UNSEEN = {"unseen": Input("rollouts", at={"split": "test"})}
+FITTED = {"settings": Input("fitted_systems")}
 RIVALS = {
     **CHOSEN,
     **UNSEEN,
@@ -66,71 +60,15 @@ FIXED = ("context", "fixed_exits.context_fraction")
 PPO = "reinforcement without seeds train_prompts validation_prompts test_prompts prefix_windows probe_steps stopping_steps states_dtype"
 
 
-def _content(profile: Profile, place: Place) -> dict:
-    """What a corpus is read from."""
-    data = profile.data
-    if data.source == "shipped":
-        return {"content": shipped_hash(place["language"])}
-    return {"content": folder_hash(Path(data.path)) if data.path else "the hub's pinned revision"}
-
-
-def _studied(profile: Profile, place: Place) -> bool:
-    """Whether a place is of the model and language whose layers are studied over the steps of a fine-tuning."""
-    return (place["model"], place["language"]) == (profile.epoch_study.model, profile.epoch_study.language)
-
-
-def _trained_from(profile: Profile, place: Place) -> dict:
-    """What a fine-tuning starts from; it keeps the finished model alone."""
-    return {"fingerprint": fingerprint(place["model"]), "snapshots": 1}
-
-
-def _watched_from(profile: Profile, place: Place) -> dict:
-    """The same for the fine-tuning whose steps are studied: always one of this run, since what ships has no snapshots."""
-    return {"fingerprint": fingerprint(place["model"]), "kind": "aggregated"}
-
-
-def _there_already(profile: Profile, place: Place) -> dict | None:
-    return tuned.there_already(place["model"], place["kind"], profile.fine_tuning.shipped)
-
-
-def _is_timed(profile: Profile, place: Place) -> bool:
-    return place["context_fraction"] in profile.evaluation.timed_fractions
-
-
-def _is_of_all_languages(profile: Profile, place: Place) -> bool:
-    """Whether one fine-tuned model is that of all languages, of which there are several."""
-    ready = tuned.there_already(place["model"], "aggregated", profile.fine_tuning.shipped)
-    return ready is not None and len(profile.languages) > 1
-
-
-def _is_first(profile: Profile, place: Place) -> bool:
-    """Whether a place is of the first setting."""
-    return place["model"] == profile.models[0] and _is_first_language(profile, place)
-
-
-def _is_first_language(profile: Profile, place: Place) -> bool:
-    return place["language"] == profile.languages[0]
-
-
-def _load_corpus(folder: Path, profile: Profile) -> list[corpus.CodeFile]:
-    return corpus.read_corpus(folder / "corpus.parquet")
-
-
-def _load_model(folder: Path, profile: Profile) -> CodeModel:
-    return tuned.load_tuned(folder, profile.dtype)
-
-
-def _load_rollouts(folder: Path, profile: Profile) -> object:
-    return load_rollouts(folder)
-
-
-def _load_agent(folder: Path, profile: Profile) -> ExitPolicy:
-    return trained.load_agent(folder)
-
-
 _NODES = [
     Node(
-        "corpus", "01", corpus.keep_corpus, ("language",), fields=("data",), given=_content, load=_load_corpus
+        "corpus",
+        "01",
+        corpus.keep_corpus,
+        ("language",),
+        fields=("data",),
+        given=conditions.content,
+        load=loads.corpus,
     ),
     # --- 02: fine-tuning ---
     Node(
@@ -140,10 +78,10 @@ _NODES = [
         (*SETTING, "kind"),
         CORPUS,
         ("fine_tuning",),
-        given=_trained_from,
-        ready=_there_already,
+        given=conditions.trained_from,
+        ready=conditions.there_already,
         take=tuned.take,
-        load=_load_model,
+        load=loads.model,
         loaded_by=("dtype",),
     ),
     Node(
@@ -162,8 +100,8 @@ _NODES = [
         SETTING,
         CORPUS,
         ("fine_tuning", "epoch_study.snapshots"),
-        given=_watched_from,
-        where=_studied,
+        given=conditions.watched_from,
+        where=conditions.is_studied,
     ),
     Node(
         "epoch_predictions",
@@ -172,7 +110,7 @@ _NODES = [
         (*SETTING, "step"),
         CORPUS | {"tuned": Input("epoch_tuning", unread=True)},
         ("epoch_study", "context", "dtype"),
-        where=_studied,
+        where=conditions.is_studied,
         dataset="predictions",
     ),
     # --- 03: fixed exits ---
@@ -212,7 +150,7 @@ _NODES = [
         (*SETTING, "split"),
         CORPUS | TUNED,
         ("prompts=reinforcement.{split}_prompts", "reinforcement.states_dtype", "context"),
-        load=_load_rollouts,
+        load=loads.rollouts,
     ),
     Node(
         "prefixes",
@@ -221,7 +159,7 @@ _NODES = [
         SETTING,
         CORPUS | TUNED,
         ("reinforcement.prefix_windows", "reinforcement.states_dtype", "context"),
-        load=_load_rollouts,
+        load=loads.rollouts,
     ),
     Node(
         "agent",
@@ -230,7 +168,7 @@ _NODES = [
         (*SETTING, "seed"),
         LEARNT | TUNED,
         (PPO,),
-        load=_load_agent,
+        load=loads.agent,
     ),
     Node(
         "probe",
@@ -239,7 +177,7 @@ _NODES = [
         (*SETTING, "seed"),
         LEARNT | CHOSEN | TUNED,
         ("reinforcement.probe_steps",),
-        load=_load_agent,
+        load=loads.agent,
     ),
     Node(
         "stopping",
@@ -248,7 +186,7 @@ _NODES = [
         (*SETTING, "seed"),
         LEARNT | CHOSEN | TUNED,
         ("context.max_tokens", "reinforcement.stopping_steps"),
-        load=_load_agent,
+        load=loads.agent,
     ),
     Node(
         "probe_data",
@@ -257,7 +195,7 @@ _NODES = [
         SETTING,
         LEARNT | CHOSEN | UNSEEN | {"probe": Input("probe", at={"seed": 0})},
         ("context.max_tokens", "reinforcement.probe_steps"),
-        where=_is_first,
+        where=conditions.is_first,
         dataset="probe_data",
     ),
     Node(
@@ -295,7 +233,7 @@ _NODES = [
             "unseen": Input("rollouts", at={"split": "test"}, over="language"),
             "policy": Input("stopping", at={"seed": 0}),
         },
-        where=_is_of_all_languages,
+        where=conditions.is_of_all_languages,
         dataset="promises_across",
     ),
     Node(
@@ -314,7 +252,7 @@ _NODES = [
         SETTING,
         LEARNT | CHOSEN | UNSEEN | TUNED,
         ("context.max_tokens", "reinforcement"),
-        where=_is_first,
+        where=conditions.is_first,
         dataset="reward_audit",
     ),
     Node(
@@ -324,7 +262,7 @@ _NODES = [
         (*SETTING, "variant"),
         LEARNT | UNSEEN | {"tuned": Input("model", at={"kind": "aggregated"}, unread=True)},
         (PPO, "evaluation.temperature", "dtype"),
-        where=_is_first,
+        where=conditions.is_first,
         dataset="variants",
     ),
     Node(
@@ -334,7 +272,7 @@ _NODES = [
         SETTING,
         TUNED,
         ("evaluation.decisions", "context.max_tokens"),
-        where=_is_first_language,
+        where=conditions.is_first_language,
         timed=True,
         dataset="decisions",
     ),
@@ -365,7 +303,7 @@ _NODES = [
         (*SETTING, "context_fraction"),
         CORPUS | TUNED | FIRST_AGENT | {"base": Input("model", at={"kind": "base"})},
         (*TIMED, *DECIDED),
-        where=_is_timed,
+        where=conditions.is_timed,
         timed=True,
         dataset="timings",
     ),
@@ -388,41 +326,58 @@ _NODES = [
         (*SETTING, "context_fraction"),
         CORPUS | TUNED | FIRST_AGENT,
         (*DECODED, *DECIDED),
-        where=_is_timed,
+        where=conditions.is_timed,
         dataset="predictions",
+    ),
+    # --- 08: other systems ---
+    Node(
+        "fitted_systems",
+        "08",
+        fitted.fit_systems,
+        SETTING,
+        CORPUS | TUNED | LEARNT | RIVALS,
+        ("reinforcement.prefix_windows", "reinforcement.probe_steps", "context"),
+        where=conditions.is_last,
+        load=loads.settings,
+    ),
+    Node(
+        "systems",
+        "08",
+        judged.systems,
+        SETTING,
+        FITTED | UNSEEN,
+        ("context.max_tokens",),
+        where=conditions.is_last,
+        dataset="systems",
+    ),
+    Node(
+        "system_curves",
+        "08",
+        judged.system_curves,
+        SETTING,
+        FITTED | UNSEEN,
+        ("context.max_tokens",),
+        where=conditions.is_last,
+        dataset="system_curves",
+    ),
+    Node(
+        "speculation",
+        "08",
+        judged.speculated,
+        SETTING,
+        CHOSEN | UNSEEN,
+        ("context.max_tokens",),
+        where=conditions.is_last,
+        dataset="speculation",
+    ),
+    Node(
+        "stopped",
+        "08",
+        judged.stopped,
+        SETTING,
+        {"folder_of_systems": Input("fitted_systems", unread=True)},
+        where=conditions.is_last,
+        dataset="stopped",
     ),
 ]
 NODES = {node.name: node for node in _NODES}
-
-
-def described() -> str:
-    """The graph as text: a paragraph a node."""
-    paragraphs = []
-    for node in NODES.values():
-        function = f"{node.function.__module__}.{node.function.__name__}"
-        sources = {
-            name: source.node
-            + "".join(f", {axis} {value}" for axis, value in source.at.items())
-            + (f", every {source.over}" if source.over else "")
-            for name, source in node.inputs.items()
-        }
-        lines = [
-            f"{node.name}  (notebook {node.notebook}{', timed' if node.timed else ''})",
-            f"  by    {function}",
-            f"  for   every {', '.join(node.axes)}",
-            *[f"  from  {name}: {source}" for name, source in sources.items()],
-            *([f"  by profile fields  {', '.join(node.fields)}"] if node.fields else []),
-        ]
-        paragraphs.append("\n".join(line for line in lines if line.strip()))
-    return "\n\n".join(paragraphs)
-
-
-def drawn() -> str:
-    """The graph as a Mermaid diagram, a box a notebook."""
-    lines = ["flowchart LR"]
-    for number, notebook in notebooks().items():
-        of_it = [node.name for node in NODES.values() if node.notebook == number]
-        if of_it:
-            lines += [f'  subgraph "{notebook.stem}"', *[f"    {name}" for name in of_it], "  end"]
-    edges = {(source.node, node.name): None for node in NODES.values() for source in node.inputs.values()}
-    return "\n".join([*lines, *[f"  {source} --> {name}" for source, name in edges]])

@@ -183,7 +183,7 @@ def chosen_notebooks(args: argparse.Namespace) -> dict[str, Path]:
 def run(args: argparse.Namespace) -> None:
     """Make the nodes of the chosen notebooks that are not up to date, then run these; stop at the first that fails."""
     if args.graph:
-        from eelib.study.graph import described
+        from eelib.study.described import described
 
         print(described())
         return

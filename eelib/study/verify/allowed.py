@@ -7,6 +7,9 @@ from eelib.evaluation.equal_cost import DRAWN, RIVALS
 from eelib.evaluation.probe_data import PARTS
 from eelib.evaluation.variants import VARIANTS
 from eelib.rl.reward import REWARDS
+from eelib.systems import fitted, judged
+from eelib.systems.layerskip import BLOCKS
+from eelib.systems.sec import BARS
 from eelib.training.tuned import KINDS
 
 
@@ -37,6 +40,10 @@ WON = Values(-20, 1, gaps=True)
 DIFFERENCE = Values(-20, 20, gaps=True)
 COUNT, FROM_ZERO, JOULES = Values(1), Values(0), Values(1e-9, 1e6, gaps=True)
 METHODS = ("confidence", "agent", "probe", "stopping", "fixed", "coin", "oracle")
+SYSTEMS = (*dict.fromkeys(method.system for method in fitted.METHODS.values()), fitted.OURS)
+DECIDING = (*fitted.METHODS, fitted.NOBODY, *fitted.POLICIES)
+# A chosen setting's cost; one that looks much may pay more than the full model for a token that it does not let go.
+PAID = Values(0, 20)
 SETTING = {"language": _names("java", "python")}
 DECODED = SETTING | {
     "kind": _names(*KINDS, gaps=True),
@@ -101,6 +108,34 @@ ALLOWED: dict[str, dict[str, Values]] = {
         **dict.fromkeys(("share", "low", "high"), WON),
     },
     "cost_curves": SETTING | {"method": _names(*METHODS), "cost": SHARE, "agreement": SHARE},
+    "systems": SETTING
+    | {
+        "system": _names(*SYSTEMS),
+        "method": _names(*DECIDING),
+        "seeds": COUNT,
+        "trials": FROM_ZERO,
+        "decision": SHARE,
+        **dict.fromkeys(("share", "low", "high", "least", "most"), WON),
+        **{f"over_{rival}{end}": DIFFERENCE for rival in judged.OVER for end in ("", "_low", "_high")},
+        "agreement_at_0.7": SHARE,
+        "agreement_at_0.8": SHARE,
+        **{f"cost_{points}{end}": PAID for points in judged.POINTS for end in ("", "_low", "_high")},
+        **{
+            f"lost_{points}{end}": Values(0, 100) for points in judged.POINTS for end in ("", "_low", "_high")
+        },
+    },
+    "system_curves": SETTING
+    | {"method": _names(*DECIDING, "coin", "oracle"), "cost": SHARE, "agreement": SHARE},
+    "speculation": SETTING
+    | {
+        "split": _names("validation", "test"),
+        "layer": COUNT,
+        "block": Values(min(BLOCKS), max(BLOCKS)),
+        "accepted": Values(0, max(BLOCKS)),
+        **{f"flops{end}": Values(1, 10) for end in ("", "_low", "_high")},
+        **{f"reads{end}": Values(0, 10) for end in ("", "_low", "_high")},
+    },
+    "stopped": SETTING | {"bar": SHARE, "saved": SHARE, "lost": SHARE, "lost_by_chance": SHARE},
     "promises": SETTING
     | {"tolerated": SHARE, "prompts": COUNT, "broken": SHARE, "early": SHARE, "depth": SHARE},
     "promises_across": SETTING
@@ -146,6 +181,10 @@ CROSSED: dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
     "reward_audit": (("model", "language"), (("reward",),)),
     "probe_data": (("model", "language"), (("learnt_from", "tokens"),)),
     "cost_curves": (("model", "language"), (("method",), ("cost",))),
+    "systems": (("model", "language"), (("method",),)),
+    "system_curves": (("model", "language"), (("method",), ("cost",))),
+    "speculation": (("model", "language"), (("split",), ("layer",), ("block",))),
+    "stopped": (("model", "language"), (("bar",),)),
     "promises": (("model", "language"), (("tolerated",), ("prompts",), ("method",))),
     "promises_across": (("model", "language", "tested_on"), (("tolerated",), ("prompts",), ("method",))),
     "variants": (("model", "language"), (("variant",),)),
@@ -161,4 +200,5 @@ ROWS = {
     "reward_audit": len(REWARDS),
     "probe_data": 2 + len(PARTS),
     "variants": len(VARIANTS),
+    "stopped": len(BARS),
 }

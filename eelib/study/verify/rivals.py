@@ -7,6 +7,8 @@ from eelib.evaluation.equal_cost import RIVALS
 from eelib.evaluation.promises import DRAWS
 from eelib.study.verify.completions import Broken
 from eelib.study.verify.relations import NEAR, SETTING, Datasets
+from eelib.systems.fitted import POLICIES
+from eelib.systems.judged import OVER
 
 
 def _away(one: pd.Series, other: pd.Series, least: float = NEAR) -> pd.Series:
@@ -230,6 +232,28 @@ def probes(data: Datasets) -> Broken:
         )
 
 
+def other_systems(data: Datasets) -> Broken:
+    """Other systems are judged by the account of the study's own criteria, which both harnesses compute."""
+    rows = data["systems"]
+    for rival in OVER:
+        theirs = rows[rows["method"] == rival].set_index(SETTING)["share"]
+        of_rival = theirs.reindex(pd.MultiIndex.from_frame(rows[SETTING])).to_numpy()
+        apart = (rows["share"] - of_rival - rows[f"over_{rival}"]).abs() > NEAR
+        yield f"what a system wins over {rival} is the difference of shares", rows[apart]
+    if "equal_cost" in data:
+        named = rows.assign(method=rows["method"].replace({"softmax confidence": "confidence"}))
+        both = named.merge(data["equal_cost"], on=[*SETTING, "method"], suffixes=("", "_at_equal_cost"))
+        yield (
+            "a criterion wins the same beside other systems as at equal cost",
+            both[(both["share"] - both["share_at_equal_cost"]).abs() > 1e-6],
+        )
+    lines = data.get("system_curves")
+    if lines is not None:
+        above = lines.pivot_table(index=[*SETTING, "cost"], columns="method", values="agreement")
+        own = above[list(POLICIES)].gt(above["oracle"] + NEAR, axis=0)
+        yield "no policy is above the oracle", above[own.any(axis=1)].reset_index()
+
+
 # A relation and the datasets that it needs.
 RELATIONS = {
     intervals: (),
@@ -238,4 +262,5 @@ RELATIONS = {
     promised: ("promises",),
     promised_across: ("promises_across",),
     probes: ("probe_data",),
+    other_systems: ("systems",),
 }
