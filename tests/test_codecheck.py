@@ -43,7 +43,8 @@ def test_the_file_is_in_the_form_and_as_it_is_made():
 def test_every_file_is_an_exhibit_of_the_map_and_its_notebook_is_there():
     map_page = (paths.ROOT / "docs" / "map.md").read_text()
     names = [
-        re.sub(r"\\\{.*?\\\}", ".+", re.escape(name)) for name in re.findall(r"^\| `([^`]+)`", map_page, re.MULTILINE)
+        re.sub(r"\\\{.*?\\\}", ".+", re.escape(name))
+        for name in re.findall(r"^\| `([^`]+)`", map_page, re.MULTILINE)
     ]
     known = re.compile("|".join([*names, "fig_6_results_.+"]))  # settings that the thesis does not show
     titles = {f"notebook {codecheck.title_of(path)}" for path in paths.NOTEBOOKS.glob("*.ipynb")}
