@@ -4,7 +4,7 @@
 
 Writes a page a notebook, its text, figures, tables and computed sentences without its code, the page that lists them, and the tidy
 datasets in compressed parquet, and the hashes of all of it. What was kept before of that profile is replaced. The laptop profile's findings also go into README.md,
-between two markers.
+between two markers, and its files into codecheck.yml.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import re
 import shutil
 from pathlib import Path
 
+import codecheck
 import nbformat
 import pandas as pd
 from nbconvert import MarkdownExporter
@@ -116,6 +117,7 @@ def main() -> None:
     if profile == "laptop":
         readme = paths.ROOT / "README.md"
         readme.write_text(with_findings(readme.read_text(), found(target)))
+        codecheck.write(paths.results() / profile)
 
 
 if __name__ == "__main__":

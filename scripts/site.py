@@ -1,9 +1,9 @@
 """Build the static site of what a profile found: `build/site/<profile>/html/index.html`.
 
-    pip install --editable .[site]
-    python scripts/site.py laptop
+    .venv/bin/python -m pip install --editable .[site]
+    ./run_all.sh --site
 
-It needs no network. The pages are those of `reference/<profile>/`, each with its notebook's code folded below it and a table of its
+It needs no network. The pages are those of `reference/<profile>/`, each with its notebook's code folded where it ran and a table of its
 exhibits, every one linked to the functions that made it. Any warning of Sphinx, a broken link among them, is an error.
 """
 
@@ -53,20 +53,42 @@ def page(kept: Path, notebook: Path, rows: list[str]) -> str:
         lambda found: f"![{_heading(kept, found.start())}]({found[1]})",
         kept.read_text(),
     )
+    if notebook.exists():
+        text = with_code(text, json.loads(notebook.read_text(encoding="utf-8"))["cells"])
     parts = [text.rstrip()]
     if rows:
         head = "| Exhibit | Nodes | Aggregated by | Drawn by |\n|---|---|---|---|"
         body = "\n".join(_without(row, 1) for row in rows)
         table = source_link(f"{head}\n{body}", "../")
         parts.append(f"## What made these exhibits\n\n:::{{container}} map\n\n{table}\n\n:::")
-    if notebook.exists():
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-        blocks = "\n\n".join(f"```python\n{source}\n```" for source in code)
-        parts.append(
-            f'## The code of this page\n\n<details class="code"><summary>{len(code)} cells of {notebook.name}</summary>\n\n{blocks}\n\n</details>'
-        )
     return "\n\n".join(parts) + "\n"
+
+
+def with_code(text: str, cells: list[dict]) -> str:
+    """A page with the code of its notebook, folded, after the text that stands before it there.
+
+    Text that the page lacks, for the notebook has changed since, is passed over: its code joins that of the text before.
+    """
+    end, code, places = 0, [], []
+    for cell in cells:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code":
+            code.append(source)
+            continue
+        prose = re.sub(r"\s*\n\s*\n", "\n\n", source).strip()  # as a page is kept
+        if (found := text.find(prose, end)) >= 0:
+            places.append((end, code))
+            end, code = found + len(prose), []
+    for place, sources in reversed([*places, (end, code)]):
+        text = text[:place] + _folded(sources) + text[place:]
+    return text
+
+
+def _folded(sources: list[str]) -> str:
+    if not sources:
+        return ""
+    blocks = "\n\n".join(f"```python\n{source}\n```" for source in sources)
+    return f'\n\n<details class="code"><summary>Code</summary>\n\n{blocks}\n\n</details>\n\n'
 
 
 def _heading(kept: Path, position: int) -> str:
@@ -168,7 +190,8 @@ def main() -> None:
         name for name in ("sphinx", "myst_parser", "furo") if importlib.util.find_spec(name) is None
     ]:
         parser.exit(
-            2, f"error: {', '.join(missing)} is not installed: pip install --editable .[site] brings it.\n"
+            2,
+            f"error: {', '.join(missing)} is not installed: {sys.executable} -m pip install --editable .[site] brings it.\n",
         )
     folder = ROOT / "build" / "site" / profile
     write_sources(profile, folder / "source")

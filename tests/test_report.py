@@ -1,5 +1,7 @@
 """Figures: the right series from tidy frames, nothing clipped, the same bytes every time."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +16,7 @@ from eelib.report import (
     chapter6_agent,
     chapter6_cache,
     chapter6_results,
+    deployment,
     figures,
     settings,
 )
@@ -308,7 +311,7 @@ def test_moving_average_over_50_episodes_and_its_range():
 
 def test_overhead_says_which_of_the_thesiss_contexts_a_panel_stands_for(drawn):
     titles = [ax.get_title("left") for ax in drawn["overhead"].axes]
-    assert titles[:2] == ["llama-pico, context 20%", "llama-pico, context 60% (the thesis: 50%)"]
+    assert titles[:2] == ["llama-pico\ncontext 20%", "llama-pico\ncontext 60% (the thesis: 50%)"]
 
 
 def test_agent_exits_show_share_and_count(drawn):
@@ -398,3 +401,48 @@ def test_frames_that_cannot_be_drawn_are_refused(draw, frame, message):
 def test_large_exhibits_are_byte_stable(drawn, name, tmp_path):
     first = [path.read_bytes() for path in save_figure(drawn[name], name, tmp_path, STAMP)]
     assert [path.read_bytes() for path in save_figure(drawn[name], name, tmp_path, STAMP)] == first
+
+
+# --- figures with long names and long tails ---
+
+
+def test_no_title_of_the_overhead_is_cut():
+    shares = (
+        agent_shares(energy=np.nan).replace({"llama-pico": "smollm2-135m"}).query("context_fraction == 0.2")
+    )
+    figure = chapter6_agent.overhead(shares.assign(thesis_context="20% and 50%"))
+    width = figure.get_window_extent().width
+    for ax in figure.axes:
+        assert "smollm2-135m" in ax.get_title(loc="left") or "opt-pico" in ax.get_title(loc="left")
+        box = ax._left_title.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= width
+
+
+def test_costs_that_are_far_apart_are_read_off():
+    costs = pd.DataFrame(
+        {"method": ["agent", "head"], "microseconds": [38.8, 15339.06], "joules": [np.nan, np.nan]}
+    )
+    figure = chapter6_agent.decision_cost(costs)
+    (ax,) = figure.axes
+    assert ax.get_xscale() == "log"
+    assert [text.get_text() for text in ax.texts] == ["38.8", "15,339"]
+    low, high = ax.get_xlim()
+    boxes = [
+        tick.label1.get_window_extent()
+        for tick in ax.xaxis.get_major_ticks()
+        if low <= tick.get_loc() <= high
+    ]
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
+    assert max(text.get_window_extent().x1 for text in ax.texts) <= figure.get_window_extent().width
+
+
+def test_a_long_prompt_leaves_the_others_latency_to_be_seen():
+    served = pd.DataFrame(
+        {"prompt": [0.0] * 2 + [1.0] * 2 + [2.0] * 2, "threshold": [0.6, 1.0] * 3, "mean_layers": 20.0}
+    ).assign(milliseconds=[100, 140, 110, 150, 6000, 7500], total_layers=30)
+    latency, layers = deployment.by_threshold(served).axes
+    assert latency.get_yscale() == "log" and layers.get_yscale() == "linear"
+    lowest, highest = (latency.transData.transform((0, value))[1] for value in (100, 140))
+    assert highest - lowest > 0.05 * latency.get_window_extent().height
+    assert [list(line.get_ydata()) for line in latency.lines[:3]] == [[100, 140], [110, 150], [6000, 7500]]
+    assert list(latency.lines[3].get_ydata()) == [110, 150]

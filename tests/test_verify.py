@@ -14,9 +14,9 @@ from eelib.study.exhibits import keep_exhibit
 from eelib.study.store import Stage, make
 from eelib.study.verify import exhibits, records, relations, rivals, tidy
 from eelib.study.verify.check import verify
-from eelib.study.verify.compare import compare, compared, counted, noise_ratio
+from eelib.study.verify.compare import OTHERS, TIMED, compare, compared, counted, noise_ratios
 from eelib.study.verify.finding import Place, Report
-from eelib.study.verify.kept import KeptStudy
+from eelib.study.verify.kept import KeptStudy, read_datasets
 from eelib.study.verify.redraw import bare
 from eelib.systems import fitted
 
@@ -193,16 +193,76 @@ def timings(seconds: list[float]) -> pd.DataFrame:
 def test_a_cell_is_equal_within_noise_or_different():
     kept = {"timings": timings([1.0, 1.0]), "promises": promises()}
     here = {"timings": timings([1.4, 4.0]), "promises": promises().assign(depth=[0.9, 0.7])}
-    table = counted(compared(here, kept, noise=1.5)).set_index("dataset")
+    table = counted(compared(here, kept, {"none": 1.5, OTHERS: 9.0})).set_index("dataset")
     assert table.loc["timings", ["within noise", "different"]].tolist() == [1, 1]
     assert table.loc["promises", ["equal", "different"]].tolist() == [7, 1]
-    missing = counted(compared({"promises": promises().head(1)}, {"promises": promises()}, 1.5))
+    missing = counted(compared({"promises": promises().head(1)}, {"promises": promises()}, {OTHERS: 1.5}))
     assert missing["missing here"].tolist() == [1] and missing["missing there"].tolist() == [0]
 
 
+def twice(ratios: list[float], cache: str) -> pd.DataFrame:
+    """Base and tuned model at full depth, a sample a ratio of their times."""
+    rows = pd.concat([timings([1.0, 1.0])] * len(ratios), ignore_index=True)
+    samples = [f"s{number}" for number in range(len(ratios))]
+    seconds = np.stack([np.ones(len(ratios)), ratios], axis=1).ravel()
+    return rows.assign(sample=np.repeat(samples, 2), seconds=seconds, cache=cache)
+
+
 def test_noise_is_what_the_same_work_shows():
-    assert noise_ratio({"timings": timings([1.0, 3.0])}) == 3.0
-    assert noise_ratio({"promises": promises()}) == 1.5
+    # Two times, and z of 1 - 0.05 / 4 over that of 0.975: ln 3 times 2.2414 / 1.96.
+    noise = noise_ratios({"timings": timings([1.0, 3.0])})
+    assert noise == pytest.approx({"none": 3 ** (2.241403 / 1.959964), OTHERS: 3 ** (2.241403 / 1.959964)})
+    assert noise_ratios({"promises": promises()}) == {OTHERS: 1.5}
+    assert noise_ratios({"timings": timings([1.0, 3.0]).head(1)}) == {OTHERS: 1.5}
+
+
+def test_one_slow_completion_widens_no_noise_and_a_cache_mode_has_its_own():
+    calm, loud = [1.05] * 40, [1.4] * 40
+    rows = pd.concat([twice(calm, "none"), twice(loud, "propagate")], ignore_index=True)
+    noise = noise_ratios({"timings": rows})
+    assert noise["none"] == 1.5 < noise["propagate"] == noise[OTHERS] < 2.5
+    outlier = pd.concat([twice([*calm[1:], 50.0], "none"), twice(loud, "propagate")], ignore_index=True)
+    assert noise_ratios({"timings": outlier}) == noise
+
+
+@pytest.fixture(scope="module")
+def kept_run() -> dict[str, pd.DataFrame]:
+    """What is kept of the laptop run, without most of its many completions."""
+    kept = read_datasets(Place.of_reference("laptop").results, ".parquet")
+    return kept | {"predictions": kept["predictions"].iloc[::40].reset_index(drop=True)}
+
+
+def test_a_second_run_of_the_same_machine_is_equal_or_within_noise(kept_run):
+    draw = np.random.default_rng(0)
+    full = kept_run["timings"].query("criterion == 'full'")
+    pairs = full.groupby(["model", "language", "context_fraction", "cache", "sample"])["seconds"]
+    # What equal work differs by, as measured in the run itself, moves every time of the second one.
+    spread = np.log((pairs.max() / pairs.min())[pairs.count() > 1]).quantile(0.95) / 1.96
+    again = {name: rows.copy() for name, rows in kept_run.items()}
+    moved = 0
+    for rows in again.values():
+        for column in (name for name in TIMED if name in rows):
+            rows[column] *= np.exp(draw.normal(0, spread, len(rows)))
+            moved += rows[column].notna().sum()
+    cells = compared(again, kept_run, noise_ratios(again, kept_run))
+    assert set(cells["verdict"]) == {"equal", "within noise"}
+    assert (cells["verdict"] == "within noise").sum() == moved > 100
+
+
+def test_other_completions_and_other_speeds_are_different(kept_run):
+    noise = noise_ratios(kept_run)
+    predictions = kept_run["predictions"].copy()
+    predictions.loc[3, "prediction"] += " x"
+    predictions.loc[4, "token_accuracy"] += 0.01
+    serving = kept_run["serving"].assign(
+        milliseconds=1.2 * noise[OTHERS] * kept_run["serving"]["milliseconds"]
+    )
+    cells = compared(kept_run | {"predictions": predictions, "serving": serving}, kept_run, noise)
+    wrong = cells[cells["verdict"] != "equal"]
+    assert set(wrong["verdict"]) == {"different"}
+    assert wrong.groupby("column").size().to_dict() == {
+        "milliseconds": len(serving), "prediction": 1, "token_accuracy": 1
+    }  # fmt: skip
 
 
 def test_a_comparison_writes_what_differs(tmp_path, capsys):

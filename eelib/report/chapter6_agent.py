@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
 from eelib.errors import InputError
 from eelib.report import figures as style
@@ -224,7 +224,7 @@ def overhead(frame: pd.DataFrame) -> Figure:
             ax.set_xticks(range(len(thresholds)), [f"{threshold:g}" for threshold in thresholds])
             ax.set_xlim(-0.3, len(thresholds) - 0.7)
             ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-            title = f"{model}, context {context:.0%}"
+            title = f"{model}\ncontext {context:.0%}"
             thesis_context = only(rows, "thesis_context", "The overhead")
             if thesis_context != f"{context:.0%}":
                 title += f" (the thesis: {thesis_context})"
@@ -242,6 +242,9 @@ def overhead(frame: pd.DataFrame) -> Figure:
 def decision_cost(frame: pd.DataFrame) -> Figure:
     """Fig. 6.13: what one exit decision costs, in time and, where measured, energy.
 
+    The axis is logarithmic, for a head over a whole vocabulary costs hundreds of times what an agent does: dots, for a bar has no zero
+    to stand on there.
+
     Args:
         frame: `method` (e.g. "agent", "linear classifier", "norm + head + softmax"), `microseconds`, `joules`
             (NaN when not measured).
@@ -254,25 +257,34 @@ def decision_cost(frame: pd.DataFrame) -> Figure:
     figure, axes = new_figure(1, len(panels), (5.0, 0.9 + 0.38 * len(frame)), sharey=True)
     positions = np.arange(len(frame))
     for ax, (column, name) in zip(axes[0], panels.items(), strict=True):
-        ax.barh(
-            positions,
-            frame[column],
-            color=style.BLUE if column == "microseconds" else style.VERMILLION,
-            height=0.6,
-        )
+        colour = style.BLUE if column == "microseconds" else style.VERMILLION
+        known = frame[column].notna()
+        low, high = 0.6 * frame[column].min(), 3.5 * frame[column].max()  # room for the numbers
+        ax.hlines(positions[known], low, frame.loc[known, column], color=colour, linewidth=1.3)
+        ax.plot(frame[column], positions, "o", color=colour, markersize=6)
         for position, value in zip(positions, frame[column], strict=True):
-            text = style.NOT_MEASURED.split(" on")[0] if np.isnan(value) else f"{value:.3g}"
+            text = style.NOT_MEASURED.split(" on")[0] if np.isnan(value) else _short(value)
             ax.annotate(
                 text,
-                (np.nan_to_num(value), position),
-                xytext=(3, 0),
+                (low if np.isnan(value) else value, position),
+                xytext=(6, 0),
                 textcoords="offset points",
                 va="center",
                 fontsize=style.SMALL,
             )
         ax.set_yticks(positions, frame["method"])
-        ax.set_xlim(0, 1.18 * float(np.nanmax(frame[column])))
+        ax.set_xscale("log")
+        ax.set_xlim(low, high)
+        ax.xaxis.set_major_locator(LogLocator(10, numticks=6))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        if column == "microseconds":
+            ax.xaxis.set_major_formatter("{x:,g}")
         ax.grid(False, axis="y")
         label(ax, "", name if measured else f"{name}\n({style.NOT_MEASURED})")
-    axes[0, 0].invert_yaxis()
+    axes[0, 0].set_ylim(len(frame) - 0.5, -0.5)
     return finished(figure)
+
+
+def _short(value: float) -> str:
+    """Three digits, and thousands written out."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

@@ -18,7 +18,7 @@ from eelib.profile import load_profile, parse_settings, variant_name
 from eelib.study.quiet import quieten_libraries
 from eelib.study.study import Study
 
-DOZEN = 12  # lines of code that are read in passing
+OPEN_LINES = 10  # of code that are read in passing
 
 
 def open_study(
@@ -106,17 +106,24 @@ def _assigned(source: str) -> Iterator[str]:
 def show_source(*functions: Callable) -> None:
     """Show the code of functions where the text speaks of them: what is read is what ran.
 
-    What is longer than `DOZEN` lines is shown closed, under its name and the first line of its docstring.
+    Ten lines stand open in all; what is longer, or comes after them, is shown closed, under its name and the first line of its
+    docstring.
     """
+    opened = in_view(*functions)
     for function in functions:
-        source = inspect.getsource(function)
-        code = Code(source, language="python")
-        display(code if is_short(source) else HTML(closed(function, code)))
+        code = Code(inspect.getsource(function), language="python")
+        display(code if function in opened else HTML(closed(function, code)))
 
 
-def is_short(source: str) -> bool:
-    """Whether code is read where the text speaks of it, without a click."""
-    return len(source.splitlines()) <= DOZEN
+def in_view(*functions: Callable) -> list[Callable]:
+    """Those of some functions, shown together, whose code is read without a click: as many as have `OPEN_LINES` lines together."""
+    opened, left = [], OPEN_LINES
+    for function in functions:
+        lines = len(inspect.getsource(function).splitlines())
+        if lines <= left:
+            opened.append(function)
+            left -= lines
+    return opened
 
 
 def closed(function: Callable, code: Code) -> str:

@@ -13,6 +13,7 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -150,6 +151,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="hold the profile's run against what is kept of it in reference/",
     )
     parser.add_argument(
+        "--site",
+        action="store_true",
+        help="build the site of what is kept of the profile in reference/, in build/site/; needs the extra [site]",
+    )
+    parser.add_argument(
         "--no-venv", action="store_true", help="use the active environment (read by run_all.sh itself)"
     )
     return parser.parse_args(arguments)
@@ -179,6 +185,9 @@ def run(args: argparse.Namespace) -> None:
         from eelib.study.verify import main as verifying
 
         sys.exit(verifying.run(args))
+    if args.site:
+        site = [sys.executable, str(paths.ROOT / "scripts" / "site.py"), args.profile]
+        sys.exit(subprocess.run(site, check=False).returncode)
     settings = shlex.join(args.settings)
     profile = load_profile(args.profile, parse_settings(settings))
     variant = variant_name(profile.name, parse_settings(settings))

@@ -35,7 +35,9 @@ with sync_playwright() as playwright:
     page.screenshot(path=Path(folder) / "page.png", full_page=True)
     typed = page.input_value("#code")
     page.keyboard.press("Tab")
-    indented = page.input_value("#code") == typed + "    " and page.evaluate("document.activeElement.id") == "code"
+    indented = (
+        page.input_value("#code") == typed + "    " and page.evaluate("document.activeElement.id") == "code"
+    )
     page.keyboard.press("Escape")
     page.keyboard.press("Tab")
     focused.append(page.evaluate("document.activeElement.id"))
@@ -71,6 +73,14 @@ with sync_playwright() as playwright:
     browser.close()
 print(
     json.dumps(
-        shown | {"indented": indented, "first": first, "focused": focused, "error": error, "overflows": wide, "problems": problems}
+        shown
+        | {
+            "indented": indented,
+            "first": first,
+            "focused": focused,
+            "error": error,
+            "overflows": wide,
+            "problems": problems,
+        }
     )
 )

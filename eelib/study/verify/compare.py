@@ -1,14 +1,18 @@
 """`./run_all.sh --compare`: this machine's run beside what is kept in `reference/`, cell by cell.
 
 Untimed cells must be equal: the same code, seeds and threads give the same numbers, up to rounding. Times and energies are within noise
-up to the ratio that the same work shows when it is timed twice in one of the two runs: the base and the tuned model at full depth, which
-cost the same, and repeats. Where neither is there it is `LEAST_NOISE`.
+up to a ratio, one a cache mode, that follows from work that is timed twice in one of the two runs: the base and the tuned model at full
+depth, which cost the same, and repeats. The ratio is what 95% of these pairs stay below, so that a single slow completion does not
+widen it, raised to a power for the number of cells: were logarithms of ratios normal, no cell of a whole run would leave it with a
+chance of 95% (Bonferroni). It is at least `LEAST_NOISE`, and where nothing was timed twice that, or the largest of the modes'.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from eelib import paths
 from eelib.errors import InputError
@@ -19,6 +23,8 @@ from eelib.study.verify.kept import read_datasets
 
 TIMED = ("seconds", "joules", "microseconds", "milliseconds", "energy_j")
 LEAST_NOISE = 1.5  # times: what a shared machine does to a second timing of the same work
+USUAL = 0.95  # share of the pairs of the same work that noise covers, and chance that all cells are within it
+OTHERS = ""  # what is timed in no cache mode
 ROUNDING = 1e-9
 FILE = "compare.csv"
 
@@ -32,30 +38,45 @@ def compare(profile: str, root: Path | None = None) -> int:
                 f"{paths.shown(place.results)} does not exist: a comparison needs a run and what is kept of one."
             )
     here, there = (read_datasets(place.results, place.suffix) for place in (run, kept))
-    noise = noise_ratio(here, there)
+    noise = noise_ratios(here, there)
     cells = compared(here, there, noise)
     table = counted(cells)
     print(table.to_string(index=False))
-    print(f"Times are within noise up to {noise:.2f} times.")
+    told = ", ".join(f"{ratio:.2f} ({cache or 'others'})" for cache, ratio in noise.items())
+    print(f"Times are within noise up to so many times, by cache: {told}.")
     target = run.results / FILE
     cells[cells["verdict"] != "equal"].to_csv(target, index=False)
     print(f"What is not equal, cell by cell: {paths.shown(target)}.")
     return int(table[["different", "missing here", "missing there"]].to_numpy().sum() > 0)
 
 
-def noise_ratio(*runs: dict[str, pd.DataFrame]) -> float:
-    """The largest ratio of two times of the same work within a run; at least `LEAST_NOISE`."""
-    ratios = [LEAST_NOISE]
-    for datasets in runs:
-        if "timings" in datasets:
-            rows = datasets["timings"]
-            rows = rows[(rows["criterion"] == "full")]
-            times = rows.groupby(["model", "language", "context_fraction", "cache", "sample"], dropna=False)
-            ratios += (times["seconds"].max() / times["seconds"].min()).tolist()
-    return max(ratios)
+def noise_ratios(*runs: Mapping[str, pd.DataFrame]) -> dict[str, float]:
+    """Up to which ratio two times are within noise, by cache mode, and for what has none (`OTHERS`) the largest of these."""
+    cells = max(
+        sum(int(rows[name].notna().sum()) for rows in run.values() for name in TIMED if name in rows)
+        for run in runs
+    )
+    wider = stats.norm.ppf(1 - (1 - USUAL) / (2 * max(1, cells))) / stats.norm.ppf((1 + USUAL) / 2)
+    twice = [_ratios(run["timings"]) for run in runs if "timings" in run]
+    found = {}
+    if twice:
+        usual = pd.concat(twice).groupby(level="cache").quantile(USUAL)
+        found = {cache: max(LEAST_NOISE, float(ratio**wider)) for cache, ratio in usual.items()}
+    return found | {OTHERS: max([LEAST_NOISE, *found.values()])}
 
 
-def compared(here: dict[str, pd.DataFrame], there: dict[str, pd.DataFrame], noise: float) -> pd.DataFrame:
+def _ratios(timings: pd.DataFrame) -> pd.Series:
+    """The largest over the least time of the same work, where it is timed more than once."""
+    full = timings[timings["criterion"] == "full"]
+    times = full.groupby(["model", "language", "context_fraction", "cache", "sample"], dropna=False)[
+        "seconds"
+    ]
+    return (times.max() / times.min())[times.count() > 1]
+
+
+def compared(
+    here: dict[str, pd.DataFrame], there: dict[str, pd.DataFrame], noise: Mapping[str, float]
+) -> pd.DataFrame:
     """One row a cell: `dataset`, `row` (what tells it from others), `column`, `reference`, `here`, `verdict`.
 
     Verdicts are "equal", "within noise", "different", "missing here" and "missing there"; a row that is missing is one cell.
@@ -75,10 +96,11 @@ def compared(here: dict[str, pd.DataFrame], there: dict[str, pd.DataFrame], nois
                 verdict = "missing here" if name not in own else "missing there"
                 cells.append((dataset, name, "", "", "", verdict))
                 continue
+            ratio = noise.get(kept[name].get("cache"), noise[OTHERS])
             for column in DATASETS[dataset]:
                 if column not in keys:
                     one, other = kept[name].get(column), own[name].get(column)
-                    cells.append((dataset, name, column, one, other, verdict_of(column, one, other, noise)))
+                    cells.append((dataset, name, column, one, other, verdict_of(column, one, other, ratio)))
     return pd.DataFrame(cells, columns=["dataset", "row", "column", "reference", "here", "verdict"])
 
 
