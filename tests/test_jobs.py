@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from eelib.profile import load_profile
+from eelib.profile import load_profile, profile_names
 from eelib.provenance import PACKAGE
 from eelib.study.graph import NODES
 from eelib.study.jobs import make_nodes, planned
@@ -56,6 +56,16 @@ def test_every_stage_is_made_once_after_what_it_reads_and_apart_from_what_is_tim
             for _, source, where in study.sources(node, place):
                 of, earlier = made[source.stage_name(where)]
                 assert of in jobs[name]["after"] or (of == name and earlier < position)
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_no_job_waits_for_itself(name, tmp_path):
+    """Snakemake refuses a cycle of jobs; a job is done once all that it comes after are."""
+    jobs = planned(Study("", load_profile(name), name), notebooks(), apart=True)
+    done: set[str] = set()
+    while ready := {job for job, asked in jobs.items() if set(asked["after"]) <= done} - done:
+        done |= ready
+    assert done == set(jobs)
 
 
 def test_one_job_where_nothing_may_run_beside_anything(study):

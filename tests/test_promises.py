@@ -96,13 +96,14 @@ def test_a_promise_made_at_home_is_broken_where_the_exits_are_worse():
     rollouts = {"java": recorded(0.99), "python": recorded(0.5)}
     keys = ["tolerated", "prompts", "method"]
     home = promises(rollouts["java"], policy).set_index(keys)
-    away = promises_across(rollouts, policy, "java").set_index(keys)
+    both = promises_across(rollouts, dict.fromkeys(rollouts, policy))
+    away = both[both["language"] == "java"].set_index(keys)
     assert set(away["tested_on"]) == {"python"} and (away["early"] == home["early"]).all()
     betting = away.loc[(0.1, 200, "Learn-then-Test, betting")]
     assert home.loc[(0.1, 200, "Learn-then-Test, betting"), "broken"] == 0
     assert betting["early"] == 1 and betting["broken"] == 1 and betting["depth"] == 0.5
-    same = promises_across({"java": rollouts["java"], "python": rollouts["java"]}, policy, "java").set_index(
-        keys
-    )
+    assert set(both["language"]) == {"java", "python"} and (both["language"] != both["tested_on"]).all()
+    alike = {"java": rollouts["java"], "python": rollouts["java"]}
+    same = promises_across(alike, {"java": policy}).set_index(keys)
     columns = ["broken", "early", "depth"]
     assert (same[columns] == home[columns]).all(axis=None)

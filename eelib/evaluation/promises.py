@@ -136,23 +136,25 @@ def promises(unseen: Rollouts, policy: ExitPolicy) -> pd.DataFrame:
     return _kept(losses, losses.mean(0), depths)
 
 
-def promises_across(unseen: dict[str, Rollouts], policy: ExitPolicy, language: str) -> pd.DataFrame:
-    """What becomes of a promise elsewhere: prompts of the policy's own language choose, prompts of another are decoded.
+def promises_across(unseen: dict[str, Rollouts], policies: dict[str, ExitPolicy]) -> pd.DataFrame:
+    """What becomes of a promise elsewhere: prompts of a policy's own language choose, prompts of another are decoded.
 
     Parameters
     ----------
-    unseen: rollouts of one model by language.
+    unseen, policies: of one model, by language.
 
     Returns
     -------
-    Rows of `promises`, and `tested_on`, the language that `broken` and `depth` are of.
+    Rows of `promises`, and `language`, which the policy was trained and calibrated on, and `tested_on`, which `broken` and `depth` are of.
     """
-    losses, _ = losses_and_depths(unseen[language], policy)
     tables = []
-    for other, recorded in unseen.items():
-        if other != language:
-            there, depths = losses_and_depths(recorded, policy)
-            tables.append(_kept(losses, there.mean(0), depths).assign(tested_on=other))
+    for language, policy in policies.items():
+        losses, _ = losses_and_depths(unseen[language], policy)
+        for other, recorded in unseen.items():
+            if other != language:
+                there, depths = losses_and_depths(recorded, policy)
+                kept = _kept(losses, there.mean(0), depths)
+                tables.append(kept.assign(language=language, tested_on=other))
     return pd.concat(tables, ignore_index=True)
 
 

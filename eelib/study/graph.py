@@ -228,10 +228,10 @@ _NODES = [
         "promises_across",
         "04",
         promises.promises_across,
-        SETTING,
+        ("model",),
         {
             "unseen": Input("rollouts", at={"split": "test"}, over="language"),
-            "policy": Input("stopping", at={"seed": 0}),
+            "policies": Input("stopping", at={"seed": 0}, over="language"),
         },
         where=conditions.is_of_all_languages,
         dataset="promises_across",
