@@ -62,7 +62,7 @@ def test_the_shipped_cards_say_what_was_measured(name):
     scores = pd.read_csv(folder / LAYERS_FILE)
     text = (folder / "README.md").read_text()
     assert f"{record['tokens_seen'] / 1e6:.1f}M" in text
-    assert set(scores["corpus"]) == {"packages", "CodeXGLUE"} and set(scores["language"]) == {
+    assert set(scores["corpus"]) == {"shipped", "CodeXGLUE"} and set(scores["language"]) == {
         "java",
         "python",
     }

@@ -53,7 +53,8 @@ def write_report(folder: Path, scores: pd.DataFrame) -> None:
     for name, figure in {"curves": curves_figure(record), "layers": layers_figure(scores)}.items():
         pdf = save_figure(figure, name, folder, record["model"])[1]
         pdf.unlink()  # a card shows the PNG
-    text = card(record, config, scores, exit_points(config["num_hidden_layers"]))
+    # Of what is kept, so that a card's digits are those that its file rounds to.
+    text = card(record, config, rounded, exit_points(config["num_hidden_layers"]))
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
