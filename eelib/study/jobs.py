@@ -154,7 +154,9 @@ def _run(plan: dict, name: str) -> None:
         began = time.time()
 
         def say(what: str, node: str = node) -> None:
-            print(f"   {time.time() - plan['started']:5.0f} s  {name}: {node} {what}", flush=True)
+            # In one piece: jobs that run side by side write to one stream.
+            sys.stdout.write(f"   {time.time() - plan['started']:5.0f} s  {name}: {node} {what}\n")
+            sys.stdout.flush()
 
         say("...")
         maker = replace(study, notebook=NODES[node].notebook, force=node in job["forced"])
