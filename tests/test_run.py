@@ -43,9 +43,9 @@ def command(monkeypatch, capsys):
 WRONG = [
     (
         ["--only", "99"],
-        "error: There is no notebook '99': allowed are 01, 02, 03, 04, 05, 06, 07, 09, 11, 12.",
+        "error: There is no notebook '99': allowed are 01, 02, 03, 04, 05, 06, 07, 08, 09, 11, 12.",
     ),
-    (["--from", "5"], "error: There is no notebook '5': allowed are 01, 02, 03, 04, 05, 06, 07, 09, 11, 12."),
+    (["--from", "5"], "error: There is no notebook '5': allowed are 01, 02, 03, 04, 05, 06, 07, 08, 09, 11, 12."),
     (["--from", "04", "--only", "05"], "error: --from and --only exclude each other: give one of them."),
     (
         ["--profile", "desktop"],
@@ -94,8 +94,8 @@ def test_notebooks_are_chosen_by_number():
     def chosen(*arguments: str) -> list[str]:
         return list(main_job.chosen_notebooks(main_job.parse(list(arguments))))
 
-    assert chosen() == ["01", "02", "03", "04", "05", "06", "07", "09", "11", "12"]
-    assert chosen("--from", "05") == ["05", "06", "07", "09", "11", "12"]
+    assert chosen() == ["01", "02", "03", "04", "05", "06", "07", "08", "09", "11", "12"]
+    assert chosen("--from", "05") == ["05", "06", "07", "08", "09", "11", "12"]
     assert chosen("--only", "05") == ["05"]
 
 
@@ -136,8 +136,8 @@ def study(tmp_path, monkeypatch) -> Path:
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "profiles").mkdir()
     shutil.copy(ROOT / "profiles" / "ci.yaml", tmp_path / "profiles")
-    write_notebook(tmp_path / "notebooks" / "08_first.ipynb", FIGURE)
-    write_notebook(tmp_path / "notebooks" / "09_second.ipynb", 'print("second", 6 * 7)')
+    write_notebook(tmp_path / "notebooks" / "13_first.ipynb", FIGURE)
+    write_notebook(tmp_path / "notebooks" / "14_second.ipynb", 'print("second", 6 * 7)')
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
     monkeypatch.setattr(paths, "PROFILES", tmp_path / "profiles")
     monkeypatch.setattr(paths, "MODELS", tmp_path / "models")
@@ -150,52 +150,52 @@ def test_notebooks_run_in_order_and_once(study, command):
     code, out, err = command("--profile", "ci", "--set", "evaluation.samples=5")
     assert (code, err) == (0, [])
     assert out[0].startswith("Profile ci of ci: random models of 8 layers")
-    assert out[1] == "08 08_first"
-    assert out[2].startswith("   08_first took") and out[2].endswith("wrote 1 files")
-    assert out[3] == "09 09_second"
+    assert out[1] == "13 13_first"
+    assert out[2].startswith("   13_first took") and out[2].endswith("wrote 1 files")
+    assert out[3] == "14 14_second"
     assert out[-2].endswith("wrote 0 files")
     assert out[-1].startswith("Done in 0.")
     assert (study / "figures/ci+evaluation.samples=5/one.txt").read_text() == "ci evaluation.samples=5 False"
     folder = study / "results/ci/notebooks+evaluation.samples=5"
     assert sorted(path.name for path in folder.iterdir()) == [
-        "08_first.ipynb",
-        "08_first.json",
-        "09_second.ipynb",
-        "09_second.json",
+        "13_first.ipynb",
+        "13_first.json",
+        "14_second.ipynb",
+        "14_second.json",
     ]
-    executed = nbformat.read(folder / "09_second.ipynb", as_version=4)
+    executed = nbformat.read(folder / "14_second.ipynb", as_version=4)
     assert executed.cells[-1].outputs[0].text == "second 42\n"
-    assert set(json.loads((folder / "08_first.json").read_text())["outputs"]) == {
+    assert set(json.loads((folder / "13_first.json").read_text())["outputs"]) == {
         "figures/ci+evaluation.samples=5/one.txt",
-        "results/ci/notebooks+evaluation.samples=5/08_first.ipynb",
+        "results/ci/notebooks+evaluation.samples=5/13_first.ipynb",
     }
 
     before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
     code, out, err = command("--profile", "ci", "--set", "evaluation.samples=5")
     assert (code, err) == (0, [])
-    assert out[1:3] == ["08 08_first: up to date", "09 09_second: up to date"]
+    assert out[1:3] == ["13 13_first: up to date", "14 14_second: up to date"]
     assert {path: path.read_bytes() for path in study.rglob("*") if path.is_file()} == before
 
 
 def test_a_failing_notebook_is_kept_stops_the_run_and_spares_the_earlier_copy(study, command):
     folder = study / "results/ci/notebooks"
     folder.mkdir(parents=True)
-    earlier = {"08_first.ipynb": b"an earlier good copy", "08_first.json": b'{"key": "old", "outputs": {}}'}
+    earlier = {"13_first.ipynb": b"an earlier good copy", "13_first.json": b'{"key": "old", "outputs": {}}'}
     for name, content in earlier.items():
         (folder / name).write_bytes(content)
     (study / "figures/ci").mkdir(parents=True)
     (study / "figures/ci/one.txt").write_text("earlier")
 
     write_notebook(
-        study / "notebooks/08_first.ipynb", 'print("so far")', 'raise ValueError("broken\\nbadly")'
+        study / "notebooks/13_first.ipynb", 'print("so far")', 'raise ValueError("broken\\nbadly")'
     )
     code, out, err = command("--profile", "ci")
     assert code == 1
     assert err[0] == "error: a notebook failed with ValueError: broken"
     assert any("raise ValueError" in re.sub("\x1b\\[[0-9;]*m", "", line) for line in err)  # with the place
-    assert err[-1] == "Its executed copy is kept as results/ci/notebooks/08_first.failed.ipynb."
-    assert "09 09_second" not in out
-    failed = nbformat.read(folder / "08_first.failed.ipynb", as_version=4)
+    assert err[-1] == "Its executed copy is kept as results/ci/notebooks/13_first.failed.ipynb."
+    assert "14 14_second" not in out
+    failed = nbformat.read(folder / "13_first.failed.ipynb", as_version=4)
     assert any("so far" in str(cell.get("outputs", "")) for cell in failed.cells)
     kept = {path.name: path.read_bytes() for path in folder.iterdir() if "failed" not in path.name}
     assert kept == earlier
@@ -203,19 +203,19 @@ def test_a_failing_notebook_is_kept_stops_the_run_and_spares_the_earlier_copy(st
 
     # Bad input found in a notebook is its sentence alone. This notebook goes through next time, and clears the failed copy.
     write_notebook(
-        study / "notebooks/08_first.ipynb",
+        study / "notebooks/13_first.ipynb",
         "from pathlib import Path\nfrom eelib.errors import InputError",
         'if not Path("there").exists():\n    raise InputError("The file there is missing: make it.")',
     )
     code, out, err = command("--profile", "ci")
     assert (code, err) == (2, ["error: The file there is missing: make it."])
-    assert "09 09_second" not in out
+    assert "14 14_second" not in out
     kept = {path.name: path.read_bytes() for path in folder.iterdir() if "failed" not in path.name}
     assert kept == earlier
     (study / "there").touch()
-    code, out, err = command("--profile", "ci", "--only", "08")
+    code, out, err = command("--profile", "ci", "--only", "13")
     assert (code, err) == (0, [])
-    assert sorted(path.name for path in folder.iterdir()) == ["08_first.ipynb", "08_first.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["13_first.ipynb", "13_first.json"]
 
 
 # --- what counts as done ---
@@ -237,7 +237,7 @@ def test_a_run_is_current_while_key_and_outputs_are_the_same(tmp_path):
 
 
 def test_what_decides_a_notebook_is_in_its_key(study):
-    notebook = Path("notebooks/08_first.ipynb")
+    notebook = Path("notebooks/13_first.ipynb")
 
     def key(settings: str = "", **overrides: str) -> str:
         profile = load_profile("ci", {name.replace("__", "."): value for name, value in overrides.items()})
@@ -271,7 +271,7 @@ def test_no_room_for_the_executed_copy_is_one_sentence(study, command, monkeypat
     code, _, err = command("--profile", "ci")
     assert code == 2
     assert len(err) == 1 and err[0].startswith(
-        "error: The disk has no room for results/ci/notebooks/08_first"
+        "error: The disk has no room for results/ci/notebooks/13_first"
     )
 
 

@@ -109,7 +109,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="run_all.sh",
-        description="Run the study: ten notebooks in order. Finished work is found again, a killed run goes on.",
+        description="Run the study: its notebooks in order. Finished work is found again, a killed run goes on.",
     )
     parser.add_argument(
         "--profile",
