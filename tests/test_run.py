@@ -45,7 +45,10 @@ WRONG = [
         ["--only", "99"],
         "error: There is no notebook '99': allowed are 01, 02, 03, 04, 05, 06, 07, 08, 09, 11, 12.",
     ),
-    (["--from", "5"], "error: There is no notebook '5': allowed are 01, 02, 03, 04, 05, 06, 07, 08, 09, 11, 12."),
+    (
+        ["--from", "5"],
+        "error: There is no notebook '5': allowed are 01, 02, 03, 04, 05, 06, 07, 08, 09, 11, 12.",
+    ),
     (["--from", "04", "--only", "05"], "error: --from and --only exclude each other: give one of them."),
     (
         ["--profile", "desktop"],
