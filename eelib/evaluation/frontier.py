@@ -42,6 +42,26 @@ def first_above(scores: np.ndarray, threshold: float) -> np.ndarray:
     return np.where(above.any(-1), above.argmax(-1), scores.shape[-1])
 
 
+def at_every_stop(correct: np.ndarray) -> np.ndarray:
+    """(..., E + 1) bool: where exits are right (..., E), and the last stop, which always is."""
+    return np.concatenate([correct, np.ones((*correct.shape[:-1], 1), dtype=bool)], -1)
+
+
+def outcome(exits: Iterable[np.ndarray], prices: np.ndarray, correct: np.ndarray) -> Curve:
+    """What exits, each (N, T) indices of stops, pay and agree prompt by prompt.
+
+    Parameters
+    ----------
+    prices: (E + 1,) of the stops.
+    correct: (N, T, E + 1) bool, as of `at_every_stop`.
+    """
+    paid, agreement = [], []
+    for index in exits:
+        paid.append(prices[index].mean(1))
+        agreement.append(np.take_along_axis(correct, index[..., None], -1)[..., 0].mean(1))
+    return Curve(np.stack(paid, 1), np.stack(agreement, 1))
+
+
 class Frontier:
     """Fixed exits, oracle and criteria on the same rollouts.
 
@@ -53,8 +73,7 @@ class Frontier:
     def __init__(self, rollouts: Rollouts, prices: np.ndarray | None = None):
         self.stops = rollouts.stops
         self.prices = rollouts.stops if prices is None else prices
-        always = np.ones((*rollouts.last.shape, 1), dtype=bool)
-        self.correct = np.concatenate([rollouts.correct, always], -1)
+        self.correct = at_every_stop(rollouts.correct)
         self.fixed = self.correct.mean(1)  # (N, E + 1) agreement of leaving at each stop
         optimal = np.searchsorted(self.stops, rollouts.optimal_exits)
         self.optimal = np.stack([(optimal == stop).mean(1) for stop in range(len(self.stops))], -1)
@@ -72,11 +91,7 @@ class Frontier:
 
     def curve_of(self, exits: Iterable[np.ndarray], prices: np.ndarray | None = None) -> Curve:
         """The same of given exits, each (N, T) indices of stops."""
-        prices, paid, agreement = self.prices if prices is None else prices, [], []
-        for index in exits:
-            paid.append(prices[index].mean(1))
-            agreement.append(np.take_along_axis(self.correct, index[..., None], -1)[..., 0].mean(1))
-        return Curve(np.stack(paid, 1), np.stack(agreement, 1))
+        return outcome(exits, self.prices if prices is None else prices, self.correct)
 
     def whole_curve(self, scores: np.ndarray, prices: np.ndarray | None = None) -> Curve:
         """From always leaving at the first exit point to full depth, by quantiles of the scores.

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eelib.evaluation.frontier import at_every_stop
 from eelib.rl.perceptron import Recipe
 from eelib.rl.probe import fit
 from eelib.rl.rollouts import Rollouts
@@ -30,9 +31,8 @@ def memorised(correct: np.ndarray) -> np.ndarray:
 
 def rewards(correct: np.ndarray, prices: np.ndarray, alpha: float) -> np.ndarray:
     """(..., E + 1) float32 reward of leaving at each stop: 1 where it is right, less alpha (1 - m / E) of its price, m the memorised stop."""
-    right = np.concatenate([correct, np.ones((*correct.shape[:-1], 1), bool)], -1)
     easy = 1 - memorised(correct)[..., None] / correct.shape[-1]
-    return (right - alpha * easy * prices).astype(np.float32)
+    return (at_every_stop(correct) - alpha * easy * prices).astype(np.float32)
 
 
 def expected_loss(logits: Tensor, rewarded: Tensor) -> Tensor:

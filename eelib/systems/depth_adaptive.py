@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eelib.evaluation.frontier import at_every_stop
 from eelib.rl.perceptron import Recipe
 from eelib.rl.probe import fit
 from eelib.rl.rollouts import Rollouts
@@ -35,7 +36,7 @@ def oracle_exits(gains: np.ndarray, prices: np.ndarray, price: float = PRICE) ->
 
 def correctness(rollouts: Rollouts) -> np.ndarray:
     """(N, T, E + 1) gains: 1 where a stop's token is the last layer's."""
-    return np.concatenate([rollouts.correct, np.ones((*rollouts.last.shape, 1), bool)], -1).astype(float)
+    return at_every_stop(rollouts.correct).astype(float)
 
 
 def leaving_targets(oracle: np.ndarray, exits: int) -> np.ndarray:

@@ -17,10 +17,11 @@ from transformers import PretrainedConfig
 
 from eelib.decoding.policy import ExitPolicy
 from eelib.errors import InputError
+from eelib.evaluation import frontier
 from eelib.evaluation.cost import criterion_prices, look_price, policy_flops, stop_prices
 from eelib.evaluation.equal_cost import THRESHOLDS, best_within, subsets
 from eelib.evaluation.flops import generation_flops, head_flops
-from eelib.evaluation.frontier import DEPTHS, QUANTILES, Curve, first_above
+from eelib.evaluation.frontier import DEPTHS, QUANTILES, Curve, at_every_stop, first_above
 from eelib.evaluation.offline import policy_exits, probabilities
 from eelib.models.parts import ModelParts
 from eelib.rl.rollouts import Rollouts
@@ -182,13 +183,8 @@ def own_looks(parts: ModelParts, rollouts: Rollouts) -> Looks:
 
 
 def outcome(exits: Iterable[np.ndarray], prices: np.ndarray, correct: np.ndarray) -> Curve:
-    """What exits, each (N, T) indices of stops, pay and agree prompt by prompt; the last stop's token is always right."""
-    always = np.ones((*correct.shape[:2], 1), dtype=bool)
-    right, paid, agreed = np.concatenate([correct, always], -1), [], []
-    for index in exits:
-        paid.append(prices[index].mean(1))
-        agreed.append(np.take_along_axis(right, index[..., None], -1)[..., 0].mean(1))
-    return Curve(np.stack(paid, 1), np.stack(agreed, 1))
+    """`frontier.outcome` by where exits are right, (N, T, E) bool: the last stop's token always is."""
+    return frontier.outcome(exits, prices, at_every_stop(correct))
 
 
 def by_threshold(

@@ -10,6 +10,7 @@ being worth 1 and layers their price, so that prices draw the curve. Two of its 
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
+from eelib.evaluation.frontier import at_every_stop
 from eelib.systems.harness import Bench, Choice, Split, by_exits
 
 BUCKETS = (4, 16, 64)
@@ -44,7 +45,7 @@ def exits_of_buckets(
     correct: (M, E) bool of training tokens; the last stop is always right.
     buckets: (M,) of the same tokens.
     """
-    right = np.concatenate([correct, np.ones((len(correct), 1))], 1)
+    right = at_every_stop(correct)
     sizes = np.bincount(buckets, minlength=count)
     sums = np.zeros((count, right.shape[1]))
     np.add.at(sums, buckets, right)
