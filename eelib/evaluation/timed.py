@@ -1,6 +1,5 @@
 """Time and energy of decoding one prompt at a time, for the settings that the study compares."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -71,8 +70,8 @@ def setting_timings(
             decisions[setting.threshold, sample] = passed
         replay = {sample: Scripted([trace]) for sample, trace in traces.items()}
         settings.append(replace(setting, criterion="scripted", rule=replay, seed=-1))
-    models = {"base": base, "aggregated": tuned}
-    rows = timed(models, corpus, settings, context_fraction, timing_samples, timing_repeats, context)
+    models = {"base": base.parts, "aggregated": parts}
+    rows = timings(models, samples, settings, context.new_tokens, timing_repeats, EnergyMonitor(), end)
     traced = (rows["cache"] == CacheMode.PROPAGATE.value) & rows["criterion"].isin(["agent", "scripted"])
     keys = zip(rows["threshold"], rows["sample"], traced, strict=True)
     return rows.assign(decisions=[decisions[key[:2]] if key[2] else None for key in keys])
@@ -84,24 +83,9 @@ def fixed_exit_timings(
     """Always leaving at an exit point or the last layer: rows of `sweep.timings`; `threshold` is the layer."""
     layers = [*tuned.parts.exit_points, tuned.parts.total_layers]
     settings = [Setting("fixed", FixedLayer(layer), threshold=float(layer)) for layer in layers]
-    return timed({"aggregated": tuned}, corpus, settings, context_fraction, timing_samples, 1, context)
-
-
-def timed(
-    models: Mapping[str, CodeModel],
-    corpus: list[CodeFile],
-    settings: list[Setting],
-    context_fraction: float,
-    samples: int,
-    repeats: int,
-    context: Context,
-) -> pd.DataFrame:
-    """`sweep.timings` of the first test samples, on this machine's counters."""
-    tokenizer = models["aggregated"].tokenizer
-    chosen, _ = test_samples(corpus, tokenizer, context_fraction, samples, context)
-    parts = {kind: model.parts for kind, model in models.items()}
-    end = tokenizer.eos_token_id
-    return timings(parts, chosen, settings, context.new_tokens, repeats, EnergyMonitor(), end)
+    samples, _ = test_samples(corpus, tuned.tokenizer, context_fraction, timing_samples, context)
+    models, end = {"aggregated": tuned.parts}, tuned.tokenizer.eos_token_id
+    return timings(models, samples, settings, context.new_tokens, 1, EnergyMonitor(), end)
 
 
 def same_work(rows: pd.DataFrame) -> pd.DataFrame:
